@@ -1,0 +1,1 @@
+"""Settings of training runs: values only, validated by enzyme_stability.config."""

@@ -1,0 +1,1 @@
+"""From sequences to numbers: what a head learns from."""

@@ -1,0 +1,30 @@
+"""The one exception family of the package. Messages are for people: what, where, what to do."""
+
+from __future__ import annotations
+
+
+class EnzymeStabilityError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SequenceError(EnzymeStabilityError):
+    """A sequence cannot be used; the message names the residue and the position."""
+
+
+class DataError(EnzymeStabilityError):
+    """A file or table cannot be read or makes no sense; the message names file, line and column."""
+
+
+class ConfigError(EnzymeStabilityError):
+    """A setting is misspelt, missing or out of bounds; the message names it."""
+
+
+class ArtifactError(EnzymeStabilityError):
+    """A saved predictor is incomplete, damaged or from an incompatible version."""
+
+
+class MissingDependencyError(EnzymeStabilityError):
+    """An optional part is not installed; the message gives the install command."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs the '{extra}' extra: pip install 'enzyme-stability[{extra}]'")
