@@ -150,7 +150,7 @@ def _net_charge(counts: np.ndarray, ph: np.ndarray) -> np.ndarray:
 
 
 def _isoelectric_point(counts: np.ndarray) -> np.ndarray:
-    """pH of zero net charge, by bisection to 14 / 2**20."""
+    """PH of zero net charge, by bisection to 14 / 2**20."""
     low, high = np.zeros(len(counts)), np.full(len(counts), 14.0)
     for _ in range(20):
         middle = (low + high) / 2
@@ -164,7 +164,8 @@ def _whole_chain(batch: ResidueBatch) -> np.ndarray:
     counts, share, length = batch.counts, batch.frequencies, batch.lengths
 
     def of(letters: str) -> np.ndarray:
-        return counts[:, [_INDEX[a] for a in letters]].sum(axis=1) / length
+        share_of: np.ndarray = counts[:, [_INDEX[a] for a in letters]].sum(axis=1) / length
+        return share_of
 
     charge = _net_charge(counts, np.full(len(batch), 7.0))
     columns = [
@@ -247,3 +248,42 @@ BLOCKS: dict[str, Callable[[ResidueBatch], np.ndarray]] = {
     "class_patterns": _class_patterns,
     "termini": _termini,
 }
+
+
+_WORKING_SET = 262_144  # residues encoded at once: keeps memory flat whatever the batch holds
+
+
+def amino_acid_frequencies(sequences: Sequence[str]) -> np.ndarray:
+    """Frequencies of the twenty residues in cleaned sequences, shape (n, 20)."""
+    return ResidueBatch(sequences).frequencies
+
+
+class CompositionEncoder:
+    """Turns cleaned sequences into descriptors, shape (n, width), float32.
+
+    Args:
+        blocks: Names from ``BLOCKS``, in the order of the columns.
+    """
+
+    def __init__(self, blocks: Sequence[str]) -> None:
+        self.blocks = tuple(blocks)
+        probe = ResidueBatch([AMINO_ACIDS])
+        widths = [BLOCKS[name](probe).shape[1] for name in self.blocks]
+        edges = np.concatenate(([0], np.cumsum(widths)))
+        self.columns = {name: slice(edges[k], edges[k + 1]) for k, name in enumerate(self.blocks)}
+        self.width = int(edges[-1])
+
+    def encode(self, sequences: Sequence[str]) -> np.ndarray:
+        """Descriptors of ``sequences`` (standard residues only), shape (n, width), float32."""
+        out = np.empty((len(sequences), self.width), dtype=np.float32)
+        start = 0
+        while start < len(sequences):
+            stop, residues = start, 0
+            while stop < len(sequences) and (stop == start or residues + len(sequences[stop]) <= _WORKING_SET):
+                residues += len(sequences[stop])
+                stop += 1
+            batch = ResidueBatch(sequences[start:stop])
+            for name, where in self.columns.items():
+                out[start:stop, where] = BLOCKS[name](batch)
+            start = stop
+        return out

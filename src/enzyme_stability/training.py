@@ -1,0 +1,178 @@
+"""Training: from a prepared table to a predictor, and the same on homology-held-out folds to report how good it is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enzyme_stability.domain import ApplicabilityDomain
+from enzyme_stability.encoders.composition import CompositionEncoder, amino_acid_frequencies
+from enzyme_stability.errors import DataError
+from enzyme_stability.heads.onnx_export import to_onnx
+from enzyme_stability.heads.onnx_head import OnnxHead
+from enzyme_stability.heads.stacked import fit_stack
+from enzyme_stability.measured import known_growth_temperature, predict_table
+from enzyme_stability.predictor import PLAIN, WITH_GROWTH, Predictor, write_predictor
+from enzyme_stability.sequence import clean_sequence
+from enzyme_stability.uncertainty import ConformalInterval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from enzyme_stability.config import TrainConfig
+
+MINIMUM_PROTEINS = 200
+"""Fewer training proteins than this give neither trees nor intervals worth having."""
+
+
+def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -> Predictor:
+    """Train a predictor and write it to ``config.output``.
+
+    Args:
+        config: Everything that decides the run.
+        report: Called with a sentence on what happens next.
+
+    Raises:
+        DataError: The table cannot be used.
+        ArtifactError: The folder cannot be written.
+    """
+    report(f"reading {config.data.path}")
+    table = read_training_table(config)
+    folds = None
+    if config.cross_validation_folds:
+        folds = cross_validate(table, config, report)
+    report(f"fitting {config.name} on {len(table)} proteins")
+    predictor = _fit(table, config, config.output)
+    if folds is not None:
+        folds.to_csv(config.output / FOLDS_FILE, index=False, float_format="%.3f")
+    return predictor
+
+
+FOLDS_FILE = "held_out_folds.csv"
+
+
+def read_training_table(config: TrainConfig) -> pd.DataFrame:
+    """The prepared table with clean residues and columns ``cluster`` and ``growth_temperature``.
+
+    Clusters are computed unless the table brings a ``cluster`` column.
+    """
+    from enzyme_stability.data.frames import read_table
+    from enzyme_stability.data.homology import cluster
+
+    path = config.data.path
+    table = read_table(path)
+    if missing := {"sequence", "tm_celsius"}.difference(table.columns):
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}; make it with 'enzyme-stability data prepare'")
+    table = table.dropna(subset=["sequence", "tm_celsius"]).reset_index(drop=True)
+    if len(table) < MINIMUM_PROTEINS:
+        raise DataError(f"{path} has {len(table)} proteins with a Tm; at least {MINIMUM_PROTEINS} are needed")
+    table["residues"] = [clean_sequence(sequence).residues for sequence in table["sequence"]]
+    table["growth_temperature"] = known_growth_temperature(table, config.data.growth_temperature_columns)
+    if "cluster" not in table:
+        table["cluster"] = cluster(
+            table["residues"].tolist(), config.data.cluster_identity, config.data.cluster_coverage
+        )
+    return table
+
+
+def cross_validate(
+    table: pd.DataFrame, config: TrainConfig, report: Callable[[str], None] = lambda _: None
+) -> pd.DataFrame:
+    """Predict every protein by a predictor that saw no protein of its cluster.
+
+    Returns:
+        One row per protein, in the order of the table: ``id, tm_celsius, predicted_celsius, lower_celsius,
+        upper_celsius, in_domain, fold`` and, where a growth temperature is known, the same given it.
+    """
+    import pandas as pd
+
+    from enzyme_stability.data.splits import folds_by_cluster
+
+    folds = folds_by_cluster(table["cluster"].to_numpy(), config.cross_validation_folds, config.seed)
+    parts = []
+    for fold in range(config.cross_validation_folds):
+        report(f"fold {fold + 1} of {config.cross_validation_folds}")
+        held_out = table[folds == fold]
+        with tempfile.TemporaryDirectory() as folder:
+            predictor = _fit(table[folds != fold], config, Path(folder))
+            parts.append(predict_table(predictor, held_out).assign(fold=fold))
+    return pd.concat(parts).loc[table.index]
+
+
+def _fit(table: pd.DataFrame, config: TrainConfig, folder: Path) -> Predictor:
+    from enzyme_stability.data.splits import split_by_cluster
+
+    share = config.data.calibration_share
+    split = split_by_cluster(table["cluster"].to_numpy(), {"train": 1 - share, "calibration": share}, config.seed)
+    encoder = CompositionEncoder(config.encoder.blocks)
+    descriptors = encoder.encode(table["residues"].tolist())
+    tm = table["tm_celsius"].to_numpy(dtype=float)
+    growth = table["growth_temperature"].to_numpy(dtype=float)
+    learn = split == "train"
+    stack = fit_stack(
+        descriptors[learn],
+        encoder.columns,
+        tm[learn],
+        table["cluster"].to_numpy()[learn],
+        growth[learn],
+        config.head,
+        config.seed,
+        config.threads,
+    )
+    heads, intervals = {}, {}
+    for kind in (PLAIN, WITH_GROWTH):
+        use = ~learn if kind == PLAIN else ~learn & np.isfinite(growth)
+        if kind == WITH_GROWTH and (stack.trees_with_growth is None or use.sum() < MINIMUM_PROTEINS // 4):
+            continue
+        heads[kind] = to_onnx(stack, with_growth_temperature=kind == WITH_GROWTH)
+        out = OnnxHead(heads[kind]).predict(descriptors[use], growth[use] if kind == WITH_GROWTH else None)
+        intervals[kind] = ConformalInterval.fit(tm[use], out.tm, out.lower, out.upper, config.interval.upper_tail_share)
+        if kind == PLAIN:
+            similarity = out.similarity
+    residues = table["residues"]
+    domain = ApplicabilityDomain.fit(
+        residues[learn].str.len().to_numpy(),
+        amino_acid_frequencies(residues[learn].tolist()),
+        amino_acid_frequencies(residues[~learn].tolist()),
+        similarity,
+        config.domain.flagged_share,
+        config.domain.nonstandard_share,
+    )
+    return write_predictor(
+        folder,
+        name=config.name,
+        description=config.description,
+        encoder=config.encoder.model_dump(mode="json"),
+        heads=heads,
+        intervals=intervals,
+        domain=domain,
+        training=_training_summary(table, learn, config),
+    )
+
+
+def _training_summary(table: pd.DataFrame, learn: np.ndarray, config: TrainConfig) -> dict[str, Any]:
+    settings = config.model_dump(mode="json")
+    for local in ("output", "threads"):
+        del settings[local]
+    settings["data"]["path"] = config.data.path.name
+    counts = {
+        column: {str(k): int(v) for k, v in table[column].value_counts().items()}
+        for column in ("source", "organism")
+        if column in table
+    }
+    return {
+        "config": settings,
+        "proteins": int(learn.sum()),
+        "calibration_proteins": int((~learn).sum()),
+        "clusters": int(table["cluster"].nunique()),
+        "tm_celsius": {k: round(float(table["tm_celsius"].quantile(q)), 2) for k, q in _QUANTILES.items()},
+        "with_growth_temperature": int(table["growth_temperature"].notna().sum()),
+        **counts,
+    }
+
+
+_QUANTILES = {"minimum": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "maximum": 1.0}
