@@ -33,7 +33,8 @@ def render_card(
 
     Args:
         training: ``name`` and ``description`` of the predictor; where known ``config`` (``TrainConfig`` as a
-            dictionary), ``train_proteins`` and ``data`` (``Prepared.summary`` of the training table).
+            dictionary), ``train_proteins``, ``with_growth_temperature`` (how many of the proteins have one),
+            ``tm_celsius`` (``minimum`` and ``maximum`` of the training table) and ``data`` (its ``Prepared.summary``).
         cross_validation: ``Evaluation.to_dict()`` over the homology-held-out folds.
         tests: The same of each test table. Of ``source`` the card shows ``description``.
         purified: The same of each table of purified enzymes, whose label is another quantity than a Tm from
@@ -64,7 +65,10 @@ def render_card(
         train_proteins=training.get("train_proteins"),
         calibration_proteins=calibration_proteins,
         artefact_bytes=artefact_bytes,
-        growth_temperature="growth_temperature_column" in config.get("data", {}),
+        with_growth_temperature=training.get("with_growth_temperature"),
+        tm_range=[training["tm_celsius"][bound] for bound in ("minimum", "maximum")]
+        if "tm_celsius" in training
+        else None,
         settings=json.dumps(settings, indent=2) if settings else None,
         cross_validation=cross_validation,
         tests=tests,

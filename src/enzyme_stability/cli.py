@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from enzyme_stability import __version__
-from enzyme_stability.errors import DataError, EnzymeStabilityError
+from enzyme_stability.errors import DataError, EnzymeStabilityError, MissingDependencyError
 
 if TYPE_CHECKING:
     from enzyme_stability.predictor import Prediction
@@ -33,6 +34,11 @@ Threads = Annotated[int, typer.Option(min=0, help="Threads; 0 takes all cores.")
 Root = Annotated[Path, typer.Option("--root", help="Folder with the raw public tables.")]
 Recipes = Annotated[str | None, typer.Option("--recipe", help="Prepare the tables of a recipe: tm50 or builtin.")]
 
+_EXTRA_OF = dict.fromkeys(
+    ("hydra", "lightgbm", "matplotlib", "onnx", "onnxmltools", "pandas", "scipy", "sklearn"), "train"
+)
+_EXTRA_OF |= {"pyarrow": "parquet"}
+
 
 def main() -> None:
     """Run the command line; turn the package's errors into one sentence and exit code 2."""
@@ -40,6 +46,12 @@ def main() -> None:
         app()
     except EnzymeStabilityError as error:
         _say(f"error: {error}")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA_OF:
+            raise
+        _say(f"error: {MissingDependencyError(f'This command ({package})', _EXTRA_OF[package])}")
         sys.exit(2)
     except BrokenPipeError:  # the reader of a pipe has seen enough, as with '| head'
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -173,6 +185,51 @@ def train(
 
 
 @app.command()
+def evaluate(
+    table: Annotated[str, typer.Argument(help="A public table such as tm50_test, or a table of your own.")],
+    model: Model = "builtin",
+    root: Root = Path("data"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for figures and pictures.")] = Path(
+        "evaluation"
+    ),
+    train_table: Annotated[
+        Path | None, typer.Option("--train", help="What the predictor learned from: for baselines and leakage.")
+    ] = None,
+    with_growth_temperature: Annotated[
+        bool, typer.Option("--with-growth-temperature", help="Give the predictor the growth temperature.")
+    ] = False,
+    coverage: Coverage = 0.9,
+) -> None:
+    """Compare predictions with measured temperatures: metrics, baselines, published predictors, plots."""
+    from enzyme_stability.assessment import assess
+    from enzyme_stability.predictor import Predictor
+
+    evaluation = assess(
+        Predictor.load(model),
+        table,
+        root=root,
+        output=output,
+        train=train_table,
+        with_growth_temperature=with_growth_temperature,
+        coverage=coverage,
+    )
+    print(evaluation.summary())
+    _say(f"figures, pictures and predictions are in {output}")
+
+
+@app.command()
+def card(
+    model: Annotated[str, typer.Argument(help="A built-in predictor or a folder.")],
+    evaluations: Annotated[Path, typer.Argument(help="Folder with the results of 'evaluate'.")],
+) -> None:
+    """Write the model card of a predictor from its training run and its evaluations."""
+    from enzyme_stability.assessment import write_card
+    from enzyme_stability.predictor import Predictor
+
+    _say(f"wrote {write_card(Predictor.load(model), evaluations)}")
+
+
+@app.command()
 def info(
     model: Annotated[str | None, typer.Argument(help="A built-in predictor or a folder; without it, a list.")] = None,
 ) -> None:
@@ -211,6 +268,7 @@ def prepare(
 ) -> None:
     """Make one clean table of raw ones: merged, checked, every lost row accounted for."""
     from enzyme_stability.data import preparation
+    from enzyme_stability.data.frames import SUMMARY_SUFFIX
 
     if (recipe is None) == (not tables):
         raise DataError("give either tables or --recipe")
@@ -229,6 +287,7 @@ def prepare(
     account = removed or output.with_name(f"{output.stem}.removed.csv")
     _write_table(prepared.table, output)
     _write_table(prepared.removed, account)
+    output.with_suffix(SUMMARY_SUFFIX).write_text(json.dumps(prepared.summary, indent=1) + "\n", encoding="utf-8")
     _say(f"{prepared.summary['raw_rows']:,} raw rows gave {len(prepared.table):,} proteins in {output}")
     for reason, count in prepared.summary["removed"].items():
         _say(f"  {count:,} rows left: {reason}")

@@ -220,7 +220,9 @@ class Evaluation:
         others = {**self.baselines, **self.peers}
         for name, figures in {"this model": self.metrics, **{k: v["metrics"] for k, v in others.items()}}.items():
             cells = [_cell(figures[key], 2) for key in ("r2", "rmse", "mae", "bias", "spearman", "auc_60")]
-            table.add_row(name.replace("_", " "), str(figures["n"]), *(cell.replace(" ", "\n", 1) for cell in cells))
+            # The bounds go on a line of their own, short enough for a narrow column.
+            cells = [cell.replace(" (", "\n").replace(" to ", "..").removesuffix(")") for cell in cells]
+            table.add_row(name.replace("_", " "), str(figures["n"]), *cells)
         text = StringIO()
         console = Console(file=text, width=width)
         console.print(table)

@@ -6,7 +6,7 @@ Everything works on one table of predictions joined with measured values, a prot
 
 A figure is ``{"value", "low", "high"}``, the bounds being the 95 % percentile bootstrap over proteins (of a coverage:
 Wilson's), or ``None`` where it is not defined, as the AUC of a table without a protein above the threshold. Proteins
-of one family are not independent, so the bounds are rather too narrow than too wide. All temperatures, errors and widths
+of one family are not independent, so the bounds are rather too narrow than too wide. Temperatures, errors and widths
 are degC; every error is predicted minus measured.
 """
 

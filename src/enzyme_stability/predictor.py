@@ -126,6 +126,10 @@ class Predictor:
         """SHA-256 of the manifest, which holds those of the model files: names this predictor exactly."""
         return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
 
+    def model_files(self) -> list[Path]:
+        """The files that prediction needs."""
+        return [self.folder / MANIFEST, *(self.folder / head["file"] for head in self.manifest["heads"].values())]
+
     def save(self, folder: str | Path) -> None:
         """Copy the predictor to a new folder.
 

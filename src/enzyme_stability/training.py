@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -159,19 +160,17 @@ def _training_summary(table: pd.DataFrame, learn: np.ndarray, config: TrainConfi
     for local in ("output", "threads"):
         del settings[local]
     settings["data"]["path"] = config.data.path.name
-    counts = {
-        column: {str(k): int(v) for k, v in table[column].value_counts().items()}
-        for column in ("source", "organism")
-        if column in table
-    }
+    from enzyme_stability.data.frames import SUMMARY_SUFFIX
+
+    account = config.data.path.with_suffix(SUMMARY_SUFFIX)
     return {
         "config": settings,
-        "proteins": int(learn.sum()),
+        "data": json.loads(account.read_text(encoding="utf-8")) if account.is_file() else {},
+        "train_proteins": int(learn.sum()),
         "calibration_proteins": int((~learn).sum()),
         "clusters": int(table["cluster"].nunique()),
         "tm_celsius": {k: round(float(table["tm_celsius"].quantile(q)), 2) for k, q in _QUANTILES.items()},
         "with_growth_temperature": int(table["growth_temperature"].notna().sum()),
-        **counts,
     }
 
 

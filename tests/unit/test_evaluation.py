@@ -34,9 +34,8 @@ def predicted(table: pd.DataFrame, error: float = 3.0) -> pd.DataFrame:
     random = np.random.default_rng(0)
     guess = table["tm_celsius"] + random.normal(0, error, len(table))
     bounds = {"lower_celsius": guess - 6, "upper_celsius": guess + 6}
-    return table.assign(
-        id=[f"P{k}" for k in range(len(table))], predicted_celsius=guess, **bounds, in_domain=random.random(len(table)) > 0.1
-    )  # fmt: skip
+    in_domain = random.random(len(table)) > 0.1
+    return table.assign(id=[f"P{k}" for k in range(len(table))], predicted_celsius=guess, **bounds, in_domain=in_domain)
 
 
 TRAIN, TEST = proteins(80, 1), predicted(proteins(60, 2))
@@ -87,7 +86,9 @@ def write_peer(name: str, folder: Path, rows: dict[str, list]) -> None:
     pd.DataFrame(rows).to_csv(path, index=False)
 
 
-OURS = pd.DataFrame({"id": ["P3", "P1", "P2"], "tm_celsius": [63.0, 61.0, 62.0], "sequence": ["A" * 12, "C" * 12, "D" * 12]})  # fmt: skip
+OURS = pd.DataFrame(
+    {"id": ["P3", "P1", "P2"], "tm_celsius": [63.0, 61.0, 62.0], "sequence": ["A" * 12, "C" * 12, "D" * 12]}
+)
 
 
 def test_a_peer_is_aligned_by_id_whatever_the_order_and_the_index(tmp_path) -> None:
@@ -207,7 +208,7 @@ def test_what_is_not_a_number_becomes_none_and_keys_become_text() -> None:
 
 
 def test_a_file_that_is_no_evaluation_is_an_error() -> None:
-    with pytest.raises(DataError, match="no saved evaluation: .*colour"):
+    with pytest.raises(DataError, match=r"no saved evaluation: .*colour"):
         Evaluation.from_dict({**full_evaluation().to_dict(), "colour": "red"})
 
 

@@ -9,6 +9,9 @@ import pandas as pd
 
 from enzyme_stability.errors import DataError
 
+SUMMARY_SUFFIX = ".summary.json"
+"""Ending of the account that 'data prepare' leaves beside its table."""
+
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read CSV, TSV or Parquet by the file's name.

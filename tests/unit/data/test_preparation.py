@@ -112,6 +112,19 @@ def test_a_relative_of_a_held_out_protein_leaves_even_if_only_half_of_either_cha
     assert detail.endswith("at 60% identity")
 
 
+def test_a_relative_that_shows_from_one_side_only_leaves_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_sided(queries: list[str], targets: list[str], **_: object) -> pd.DataFrame:
+        hits = [(queries.index(COLI), targets.index(HELD_OUT), 0.31)] if COLI in queries else []
+        return pd.DataFrame(hits, columns=["query", "target", "identity"])
+
+    monkeypatch.setattr(preparation, "search", one_sided)
+    path = folder / "mine.csv"
+    path.write_text(f"id,seq,tm\na,{HUMAN},50\nb,{COLI},60\n")
+    prepared = prepare([path], root=folder, held_out=[folder / "held_out.csv"], threads=1)
+    assert prepared.table["id"].tolist() == ["a"]
+    assert prepared.removed.loc[0, "detail"].endswith("at 31% identity")
+
+
 def test_repeated_measurements_become_one_row_with_their_spread(prepared: Prepared) -> None:
     row = prepared.table.set_index("id").loc["P1"]
     assert row["tm_celsius"] == 51

@@ -1,0 +1,157 @@
+"""Evaluates a predictor on a table and leaves figures, pictures and predictions in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from enzyme_stability import card, plots
+from enzyme_stability.data.frames import read_table, write_table
+from enzyme_stability.data.leakage import leakage
+from enzyme_stability.data.preparation import prepare_test_table
+from enzyme_stability.data.tables import find_table, known_tables
+from enzyme_stability.errors import DataError
+from enzyme_stability.evaluation import PEERS, Evaluation, evaluate, load_peers
+from enzyme_stability.measured import GIVEN_GROWTH, known_growth_temperature, predict_table
+from enzyme_stability.metrics import coverage_curve
+from enzyme_stability.predictor import Predictor
+
+COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+HELD_OUT_FOLDS = "held_out_folds"
+_GROWTH_COLUMNS = ("growth_temperature_celsius", "predicted_growth_temperature_celsius")
+_FIGURES = ("predicted_celsius", "lower_celsius", "upper_celsius", "in_domain")
+
+
+def assess(
+    predictor: Predictor,
+    table: str,
+    *,
+    root: Path,
+    output: Path,
+    train: Path | None = None,
+    with_growth_temperature: bool = False,
+    coverage: float = 0.9,
+) -> Evaluation:
+    """Predict a table with measured temperatures and say how good the predictions are.
+
+    Args:
+        predictor: The predictor.
+        table: Name of a public table, or path of a table with sequences and temperatures.
+        root: Folder with the raw public tables.
+        output: Folder for ``<name>.json``, the predictions and the pictures.
+        train: The prepared table the predictor learned from: for the baselines and the leakage report.
+        with_growth_temperature: Give the predictor the growth temperature; proteins without one are left aside.
+        coverage: Coverage of the intervals.
+
+    Raises:
+        DataError: The table cannot be read, or has no growth temperature where one is wanted.
+    """
+    rows = prepare_test_table(table, root).table
+    name, about = Path(table).stem, {"label": "Tm", "split": "test"}
+    if table in known_tables():
+        known = find_table(table)
+        name, about = table, {**about, "description": known.description, "citation": known.citation}
+    for label in ("stability", "optimum"):
+        if f"{label}_temperature_celsius" in rows:
+            rows["tm_celsius"] = rows[f"{label}_temperature_celsius"]
+            about["label"] = f"{label} temperature"
+    rows["growth_temperature"] = known_growth_temperature(rows, _GROWTH_COLUMNS)
+    if with_growth_temperature:
+        rows = rows[rows["growth_temperature"].notna()]
+        if rows.empty or not predictor.takes_growth_temperature:
+            raise DataError(f"{table} or the predictor knows no growth temperature")
+        name, about["description"] = f"{name}_with_growth_temperature", "growth temperature given as an input"
+    made = predict_table(predictor, rows, coverage)
+    predicted = _chosen(rows, made, GIVEN_GROWTH if with_growth_temperature else "")
+    learnt = None if train is None else read_table(train)
+    report = None
+    if learnt is not None:
+        learnt["growth_temperature"] = known_growth_temperature(learnt, _GROWTH_COLUMNS)
+        report = leakage(learnt["sequence"].tolist(), rows["sequence"].tolist()).to_dict()
+    peers = None
+    if any(peer.table == table for peer in PEERS):
+        peers = load_peers(table, rows, root)
+    evaluation = evaluate(
+        name,
+        predicted,
+        train=learnt,
+        peers=peers,
+        leakage=report,
+        source=about,
+        nominal_coverage=coverage,
+        growth_temperature_column="growth_temperature",
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"{name}.json").write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
+    write_table(predicted.drop(columns="sequence"), output / f"{name}.csv")
+    plots.parity(predicted, output / f"{name}_parity.png", name=name, quantity=about["label"])
+    plots.error_by_band(predicted, output / f"{name}_error_by_band.png", name=name, quantity=about["label"])
+    _plot_coverage(predictor, rows, output / f"{name}_coverage.png", name, with_growth_temperature)
+    return evaluation
+
+
+def assess_folds(predictor: Predictor, *, with_growth_temperature: bool = False) -> Evaluation | None:
+    """The figures over the homology-held-out folds that training left in the predictor's folder; None without."""
+    path = predictor.folder / f"{HELD_OUT_FOLDS}.csv"
+    if not path.is_file():
+        return None
+    rows = read_table(path)
+    if with_growth_temperature:
+        rows = rows[rows["growth_temperature"].notna()]
+    predicted = _chosen(rows, rows, GIVEN_GROWTH if with_growth_temperature else "")
+    name = f"{HELD_OUT_FOLDS}{'_with_growth_temperature' * with_growth_temperature}"
+    return evaluate(name, predicted, source={"label": "Tm", "split": "homology-held-out folds"}, nominal_coverage=0.9)
+
+
+def write_card(predictor: Predictor, evaluations: Path) -> Path:
+    """Write ``CARD.md`` into the predictor's folder from the run and from saved evaluations.
+
+    Args:
+        predictor: The predictor.
+        evaluations: Folder with the JSON files that ``assess`` leaves.
+
+    Raises:
+        DataError: The folder is missing or holds no evaluation.
+    """
+    found = sorted(evaluations.glob("*.json"))
+    if not found:
+        raise DataError(f"{evaluations} holds no evaluation; make some with 'enzyme-stability evaluate'")
+    saved = [Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in found]
+    folds = [assess_folds(predictor, with_growth_temperature=given) for given in (False, True)]
+    tests = [e for e in saved if e.source.get("label") == "Tm"] + [e for e in folds[1:] if e is not None]
+    purified = [e for e in saved if e.source.get("label") != "Tm"]
+    training = predictor.manifest["training"]
+    text = card.render_card(
+        {"name": predictor.name, "description": predictor.manifest["description"], **training},
+        cross_validation=None if folds[0] is None else folds[0].to_dict(),
+        tests=[e.to_dict() for e in tests],
+        purified=[e.to_dict() for e in purified],
+        artefact_bytes=sum(path.stat().st_size for path in predictor.model_files()),
+        calibration_proteins=training["calibration_proteins"],
+    )
+    path = predictor.folder / "CARD.md"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _chosen(rows: pd.DataFrame, made: pd.DataFrame, suffix: str) -> pd.DataFrame:
+    """Measured values and the predictions with or without the growth temperature, under their plain names."""
+    kept = [c for c in ("id", "sequence", "tm_celsius", "organism", "growth_temperature") if c in rows]
+    figures = {name: made[f"{name}{suffix}"] for name in _FIGURES}
+    figures["in_domain"] = figures["in_domain"].astype(bool)
+    return rows[kept].assign(**figures)
+
+
+def _plot_coverage(
+    predictor: Predictor, rows: pd.DataFrame, path: Path, name: str, with_growth_temperature: bool
+) -> None:
+    suffix = GIVEN_GROWTH if with_growth_temperature else ""
+    bounds: dict[float, Any] = {}
+    for level in COVERAGES:
+        made = predict_table(predictor, rows, level)
+        bounds[level] = (made[f"lower_celsius{suffix}"], made[f"upper_celsius{suffix}"])
+    plots.coverage(coverage_curve(np.asarray(rows["tm_celsius"]), bounds), path, name=name)
