@@ -86,7 +86,7 @@ def assess(
         growth_temperature_column="growth_temperature",
     )
     output.mkdir(parents=True, exist_ok=True)
-    (output / f"{name}.json").write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n", encoding="utf-8")
+    _write_json(evaluation, output)
     write_table(predicted.drop(columns="sequence"), output / f"{name}.csv")
     plots.parity(predicted, output / f"{name}_parity.png", name=name, quantity=about["label"])
     plots.error_by_band(predicted, output / f"{name}_error_by_band.png", name=name, quantity=about["label"])
@@ -133,9 +133,17 @@ def write_card(predictor: Predictor, evaluations: Path) -> Path:
         artefact_bytes=sum(path.stat().st_size for path in predictor.model_files()),
         calibration_proteins=training["calibration_proteins"],
     )
+    for evaluation in folds:
+        if evaluation is not None:
+            _write_json(evaluation, predictor.folder)
     path = predictor.folder / "CARD.md"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _write_json(evaluation: Evaluation, folder: Path) -> None:
+    text = json.dumps(evaluation.to_dict(), indent=1) + "\n"
+    (folder / f"{evaluation.name}.json").write_text(text, encoding="utf-8")
 
 
 def _chosen(rows: pd.DataFrame, made: pd.DataFrame, suffix: str) -> pd.DataFrame:

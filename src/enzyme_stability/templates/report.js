@@ -41,7 +41,8 @@
     const wanted = filter?.value.trim().toLowerCase() ?? "";
     let found = 0;
     for (const row of rows) {
-      row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      const text = [...row.cells].map((cell) => cell.textContent).join(" ");
+      row.hidden = !text.toLowerCase().includes(wanted);
       found += !row.hidden;
     }
     const count = document.getElementById("filtered");
@@ -50,6 +51,8 @@
 
   // Numbers sort by value (an interval by its lower end), words by the alphabet; errors keep the end of the table.
   function sortBy(header, direction) {
+    const body = document.querySelector("tbody");
+    if (!body.rows.length) return;
     const column = header.cellIndex;
     const sign = direction === "ascending" ? 1 : -1;
     const numeric = header.classList.contains("number");
@@ -58,12 +61,11 @@
       return numeric ? parseFloat(cell.textContent) : cell.textContent;
     };
     const compare = typeof key(body.rows[0]) === "number" ? (a, b) => a - b : new Intl.Collator("en", { numeric: true }).compare;
-    const body = document.querySelector("tbody");
     const keyed = [...body.rows].map((row) => [key(row), row]);
     body.append(...keyed.sort((a, b) => sign * compare(a[0], b[0])).map(([, row]) => row));
     all("thead th").forEach((th) => th.removeAttribute("aria-sort"));
     header.setAttribute("aria-sort", direction);
-    resort = (selector) => body.rows[0]?.cells[column].matches(selector) && sortBy(header, direction);
+    resort = (selector) => body.rows[0].cells[column].matches(selector) && sortBy(header, direction);
   }
 
   all("thead th").forEach((header) => {
