@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -118,14 +119,14 @@ def predict(
     )
     rows = predictor.predict_records(records, growth_temperature=growth_temperature, coverage=coverage, strict=strict)
     tally = _Tally(keep=report is not None)
+    rows = count_along(tally.along(rows), "sequences")
+    first = list(islice(rows, 1))  # what cannot be read at all fails here, before anything is written
     cut_short: DataError | None = None
     with open_writer(output, COLUMNS, format=output_format) as writer:
         try:
-            for row in count_along(tally.along(rows), "sequences"):
+            for row in chain(first, rows):
                 writer.write({name: getattr(row, name) for name in COLUMNS})
         except DataError as error:  # the rows so far are good: keep them, then say what happened
-            if not tally.rows_seen:
-                raise
             cut_short = error
     if report is not None:
         from enzyme_stability.report import write_report

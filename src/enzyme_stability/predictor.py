@@ -17,7 +17,7 @@ import numpy as np
 from enzyme_stability.data.readers import HIGHEST_GROWTH_TEMPERATURE, LOWEST_GROWTH_TEMPERATURE
 from enzyme_stability.domain import ApplicabilityDomain
 from enzyme_stability.encoders.composition import CompositionEncoder, amino_acid_frequencies
-from enzyme_stability.errors import ArtifactError, ConfigError, SequenceError
+from enzyme_stability.errors import ArtifactError, ConfigError, EnzymeStabilityError, SequenceError
 from enzyme_stability.heads.onnx_head import OnnxHead
 from enzyme_stability.sequence import CleanSequence, Record, clean_sequence
 from enzyme_stability.uncertainty import ConformalInterval
@@ -222,7 +222,7 @@ class Predictor:
         lower, upper = self._intervals[kind].interval(out.tm, out.lower, out.upper, coverage)
         reasons = self.domain.reasons(sequences, amino_acid_frequencies(residues), out.similarity)
         for sequence, why, *temperatures in zip(sequences, reasons, out.tm, lower, upper, strict=True):
-            notes = [*sequence.notes, *(f"out of domain: {reason}" for reason in why)]
+            notes = [*sequence.notes, *([f"out of domain: {', '.join(why)}"] if why else [])]
             rounded = (round(float(t), 2) for t in temperatures)
             yield sequence.length, *rounded, not why, "warning" if sequence.notes else "ok", "; ".join(notes)
 
@@ -320,11 +320,14 @@ def _check_growth_temperature(celsius: float | None) -> None:
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
     chunk: list[Record] = []
     residues = 0
-    for record in records:
-        chunk.append(record)
-        residues += len(record.sequence)
-        if len(chunk) == _CHUNK_RECORDS or residues > _CHUNK_RESIDUES:
-            yield chunk
-            chunk, residues = [], 0
-    if chunk:
+    try:
+        for record in records:
+            chunk.append(record)
+            residues += len(record.sequence)
+            if len(chunk) == _CHUNK_RECORDS or residues > _CHUNK_RESIDUES:
+                yield chunk
+                chunk, residues = [], 0
+    except EnzymeStabilityError:  # the file breaks off here: what was read of it still gets its answer
         yield chunk
+        raise
+    yield chunk

@@ -94,7 +94,9 @@ def clean_sequence(text: str) -> CleanSequence:
     if found := _NOT_A_RESIDUE.search(residues):
         raise SequenceError(_explain(found.group(), found.start() + 1))
     if len(residues) < MINIMUM_LENGTH:
-        raise SequenceError(f"{len(residues)} residues are too few to fold; the shortest accepted is {MINIMUM_LENGTH}")
+        raise SequenceError(
+            f"a length of {len(residues)} is too short to fold; at least {MINIMUM_LENGTH} residues are needed"
+        )
     counts = {letter: residues.count(letter) for letter in (*SUBSTITUTED, *UNKNOWN)}
     notes += [f"{n} {letter} counted as {SUBSTITUTED[letter]}" for letter in SUBSTITUTED if (n := counts[letter])]
     notes += [f"{n} {letter} left out" for letter in UNKNOWN if (n := counts[letter])]
