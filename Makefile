@@ -1,4 +1,4 @@
-# make demo: set up and predict the example enzymes.  make test: set up and run every test.
+# make demo: set up and predict the example enzymes.  make test: set up and run the tests.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -42,6 +42,7 @@ docs: $(VENV)/.dev
 DATA     ?= ../shared/data
 CLI      := OMP_NUM_THREADS=1 $(BIN)/enzyme-stability
 SHIPPED  := src/enzyme_stability/pretrained
+RESULTS  := benchmarks/results
 ENZYMES  := brenda_stability_train growth_and_optimum
 TESTS_OF_builtin := tm50_test deepstabp_test tmpred_test flip_human_clustered_test flip_mixed_test $(ENZYMES)
 TESTS_OF_tm50    := tm50_test $(ENZYMES)
@@ -61,7 +62,10 @@ outputs/%/CARD.md: outputs/%/predictor.json outputs/%.parquet
 	done
 	$(CLI) evaluate tm50_test --with-growth-temperature --model outputs/$* --root $(DATA) --train outputs/$*.parquet --output outputs/evaluation/$*
 	$(CLI) card outputs/$* outputs/evaluation/$*
-	rm -rf $(SHIPPED)/$* && mkdir -p $(SHIPPED)/$* && cp outputs/$*/*.json outputs/$*/*.onnx outputs/$*/CARD.md $(SHIPPED)/$*
+	rm -rf $(SHIPPED)/$* $(RESULTS)/$*
+	mkdir -p $(SHIPPED)/$* $(RESULTS)/$*
+	cp outputs/$*/predictor.json outputs/$*/*.onnx outputs/$*/CARD.md $(SHIPPED)/$*
+	cp outputs/$*/held_out_folds*.json outputs/evaluation/$*/*.json outputs/evaluation/$*/*.png $(RESULTS)/$*
 
 .PRECIOUS: outputs/%.parquet outputs/%/predictor.json
 

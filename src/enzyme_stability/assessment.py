@@ -70,6 +70,8 @@ def assess(
     learnt = None if train is None else read_table(train)
     report = None
     if learnt is not None:
+        if absent := {"sequence", "tm_celsius"}.difference(learnt.columns):
+            raise DataError(f"{train} lacks {', '.join(sorted(absent))}; give the table the predictor learned from")
         learnt["growth_temperature"] = known_growth_temperature(learnt, _GROWTH_COLUMNS)
         report = leakage(learnt["sequence"].tolist(), rows["sequence"].tolist()).to_dict()
     peers = None
@@ -87,7 +89,7 @@ def assess(
     )
     output.mkdir(parents=True, exist_ok=True)
     _write_json(evaluation, output)
-    write_table(predicted.drop(columns="sequence"), output / f"{name}.csv")
+    write_table(predicted.drop(columns="sequence"), output / f"{name}.predictions.csv")
     plots.parity(predicted, output / f"{name}_parity.png", name=name, quantity=about["label"])
     plots.error_by_band(predicted, output / f"{name}_error_by_band.png", name=name, quantity=about["label"])
     _plot_coverage(predictor, rows, output / f"{name}_coverage.png", name, with_growth_temperature)
@@ -101,6 +103,8 @@ def assess_folds(predictor: Predictor, *, with_growth_temperature: bool = False)
         return None
     rows = read_table(path)
     if with_growth_temperature:
+        if not predictor.takes_growth_temperature:
+            return None
         rows = rows[rows["growth_temperature"].notna()]
     predicted = _chosen(rows, rows, GIVEN_GROWTH if with_growth_temperature else "")
     name = f"{HELD_OUT_FOLDS}{'_with_growth_temperature' * with_growth_temperature}"

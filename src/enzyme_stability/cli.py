@@ -292,7 +292,8 @@ def prepare(
     _say(f"{prepared.summary['raw_rows']:,} raw rows gave {len(prepared.table):,} proteins in {output}")
     for reason, count in prepared.summary["removed"].items():
         _say(f"  {count:,} rows left: {reason}")
-    _say(f"every one of them is in {account}")
+    if len(prepared.removed):
+        _say(f"every one of them is in {account}")
 
 
 @data.command()
@@ -301,6 +302,7 @@ def split(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; else the table itself.")
     ] = None,
+    test_output: Annotated[Path | None, typer.Option(help="Write the test proteins here, and nowhere else.")] = None,
     identity: Annotated[float, typer.Option(help="Sequences this alike share a cluster (0 to 1).")] = 0.3,
     coverage: Annotated[float, typer.Option(help="Share of both sequences the match must cover.")] = 0.5,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
@@ -313,7 +315,10 @@ def split(
     done = add_split(
         _read_table(table), identity=identity, coverage=coverage, folds=folds, seed=seed, threads=threads or None
     )
-    _write_table(done, output or table)
+    test = done["split"] == "test"
+    if test_output is not None:
+        _write_table(done[test], test_output)
+    _write_table(done if test_output is None else done[~test], output or table)
     for part, count in done["split"].value_counts().items():
         _say(f"{part}: {count:,} proteins")
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MINIMUM_PROTEINS = 200
 """Fewer training proteins than this give neither trees nor intervals worth having."""
 
+MINIMUM_CALIBRATION = 60
+"""Calibration proteins below which the shorter tail of a 90 % interval may have no rank of its own."""
+
 
 def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -> Predictor:
     """Train a predictor and write it to ``config.output``.
@@ -59,7 +62,7 @@ FOLDS_FILE = "held_out_folds.csv"
 def read_training_table(config: TrainConfig) -> pd.DataFrame:
     """The prepared table with clean residues and columns ``cluster`` and ``growth_temperature``.
 
-    Clusters are computed unless the table brings a ``cluster`` column.
+    Clusters are computed unless the table brings a ``cluster`` column; rows whose ``split`` is ``test`` are left aside.
     """
     from enzyme_stability.data.frames import read_table
     from enzyme_stability.data.homology import cluster
@@ -68,9 +71,10 @@ def read_training_table(config: TrainConfig) -> pd.DataFrame:
     table = read_table(path)
     if missing := {"sequence", "tm_celsius"}.difference(table.columns):
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; make it with 'enzyme-stability data prepare'")
+    if "split" in table:
+        table = table[table["split"] != "test"]
     table = table.dropna(subset=["sequence", "tm_celsius"]).reset_index(drop=True)
-    if len(table) < MINIMUM_PROTEINS:
-        raise DataError(f"{path} has {len(table)} proteins with a Tm; at least {MINIMUM_PROTEINS} are needed")
+    _refuse_too_few(len(table), config)
     table["residues"] = [clean_sequence(sequence).residues for sequence in table["sequence"]]
     table["growth_temperature"] = known_growth_temperature(table, config.data.growth_temperature_columns)
     if "cluster" not in table:
@@ -78,6 +82,25 @@ def read_training_table(config: TrainConfig) -> pd.DataFrame:
             table["residues"].tolist(), config.data.cluster_identity, config.data.cluster_coverage
         )
     return table
+
+
+def _refuse_too_few(proteins: int, config: TrainConfig) -> None:
+    """Say before anything is fitted that the settings ask for more proteins than there are."""
+    path, trees, share = config.data.path.name, config.head.trees, config.data.calibration_share
+    if proteins < MINIMUM_PROTEINS:
+        raise DataError(f"{path} has {proteins} proteins with a Tm; at least {MINIMUM_PROTEINS} are needed")
+    folds = config.cross_validation_folds
+    learnt = proteins * (1 - 1 / folds if folds else 1)
+    if (calibration := int(learnt * share)) < MINIMUM_CALIBRATION:
+        raise DataError(
+            f"{path} would leave {calibration} proteins to calibrate the intervals on, and {MINIMUM_CALIBRATION} are "
+            f"needed: raise data.calibration_share to {min(0.45, MINIMUM_CALIBRATION / learnt + 0.02):.2f}"
+        )
+    if (offered := int(learnt * (1 - share) * trees.row_share)) < 8 * trees.minimum_leaf_size:
+        raise DataError(
+            f"{path} would offer {offered} proteins to a tree, too few for leaves of {trees.minimum_leaf_size}: "
+            f"set head.trees.minimum_leaf_size={max(2, offered // 8)} or lower"
+        )
 
 
 def cross_validate(

@@ -40,6 +40,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     }
     if path.suffix not in writers:
         raise DataError(f"{path}: write to a file ending in {', '.join(writers)}")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: the folder does not exist; create it first")
     unfinished = path.with_name(f".{path.name}.part")
     try:
         writers[path.suffix](unfinished)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from enzyme_stability.config import PreparationSettings, Recipe
 from enzyme_stability.data.homology import search
 from enzyme_stability.data.merging import REASON_COLUMNS, combine, find_proteins
 from enzyme_stability.data.tables import (
@@ -30,31 +31,6 @@ from enzyme_stability.errors import ConfigError, DataError, SequenceError
 from enzyme_stability.sequence import clean_sequence
 
 REMOVED_COLUMNS = ["table", "line", "id", *REASON_COLUMNS]
-
-
-class PreparationSettings(BaseModel):
-    """What counts as usable, as the same protein, as the same measurement and as too near to a held-out protein."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tm_minimum_celsius: float = Field(default=20.0, description="Below it no folded protein was ever melted in water")
-    tm_maximum_celsius: float = Field(default=110.0, description="Above it the measurement would be under pressure")
-    curve_r2_minimum: float = Field(default=0.9, ge=0, le=1, description="Least R2 of the melting curve, where known")
-    same_protein_identity: float = Field(default=0.98, gt=0, le=1, description="Identity that makes one protein of two")
-    same_protein_coverage: float = Field(default=0.95, gt=0, le=1, description="... over this share of both chains")
-    same_number_celsius: float = Field(default=0.05, ge=0, description="How near a copied number is to its original")
-    held_out_identity: float = Field(default=0.3, gt=0, le=1, description="Identity to a held-out protein to leave for")
-    held_out_coverage: float = Field(default=0.5, gt=0, le=1, description="... over this share of either chain")
-
-
-class Recipe(BaseModel):
-    """Which tables to prepare and which to keep away from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tables: tuple[str, ...] = Field(min_length=1, description="Names of declared tables, or paths of files")
-    held_out: tuple[str, ...] = Field(default=(), description="Test tables whose relatives must not be learnt from")
-    settings: PreparationSettings = PreparationSettings()
 
 
 @dataclass(frozen=True)
@@ -76,12 +52,13 @@ def load_recipe(name: str) -> Recipe:
     """Read ``conf/<name>.yaml``, for instance ``prepare_builtin``.
 
     Raises:
-        ConfigError: A key is misspelt or a value out of bounds; the message names it.
+        ConfigError: There is no such recipe, a key is misspelt or a value out of bounds; the message names it.
     """
-    try:
-        return Recipe.model_validate(load_yaml(f"{name}.yaml"))
-    except ValidationError as error:
-        raise ConfigError(f"conf/{name}.yaml: {error}") from error
+    shipped = {path.name for path in files("enzyme_stability.conf").iterdir() if path.name.startswith("prepare_")}
+    if f"{name}.yaml" not in shipped:
+        recipes = ", ".join(sorted(file.removeprefix("prepare_").removesuffix(".yaml") for file in shipped))
+        raise ConfigError(f"no recipe '{name.removeprefix('prepare_')}'; there are: {recipes}")
+    return Recipe.parse(load_yaml(f"{name}.yaml"), f"conf/{name}.yaml")
 
 
 def prepare(

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from enzyme_stability.errors import ConfigError, DataError, MissingDependencyError
+from enzyme_stability.config import Strict
+from enzyme_stability.errors import DataError, MissingDependencyError
 
 Unit = Literal["celsius", "kelvin"]
 
@@ -47,11 +48,7 @@ _HOTTEST_CELSIUS = 200.0
 """Above any boiling solvent a protein was ever melted in: a table that lies wholly above it is in kelvin."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Columns(_Strict):
+class Columns(Strict):
     """Names of the columns in the raw file; what is not there stays ``None``."""
 
     sequence: str
@@ -67,7 +64,7 @@ class Columns(_Strict):
     curve_r2: str | None = None
 
 
-class RawTable(_Strict):
+class RawTable(Strict):
     """One raw table: where it lies, what its columns mean, where it comes from."""
 
     path: str = Field(description="File, relative to the data folder")
@@ -94,14 +91,14 @@ class RawTable(_Strict):
     )
 
 
-class GrowthTemperature(_Strict):
+class GrowthTemperature(Strict):
     """Growth temperature of an organism, degC, and the key of its source."""
 
     growth_temperature_celsius: float = Field(ge=-5, le=122)
     source: str
 
 
-class GrowthTemperatures(_Strict):
+class GrowthTemperatures(Strict):
     """The table of growth temperatures and what its source keys mean."""
 
     organisms: Mapping[str, GrowthTemperature]
@@ -125,13 +122,8 @@ def load_yaml(name: str) -> Any:
 @cache
 def known_tables() -> Mapping[str, RawTable]:
     """The declared public tables by name."""
-    declared: dict[str, RawTable] = {}
-    for name, values in load_yaml("tables.yaml").items():
-        try:
-            declared[name] = RawTable.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(f"conf/tables.yaml, {name}: {error}") from error
-    return declared
+    declared = load_yaml("tables.yaml").items()
+    return {name: RawTable.parse(values, f"conf/tables.yaml, {name}:") for name, values in declared}
 
 
 @cache
@@ -148,7 +140,7 @@ def find_table(name: str) -> RawTable:
         DataError: There is none; the message lists the names.
     """
     if name not in known_tables():
-        raise DataError(f"no table is called '{name}'; known are: {', '.join(known_tables())}")
+        raise DataError(f"no file or public table is called '{name}'; the tables are: {', '.join(known_tables())}")
     return known_tables()[name]
 
 

@@ -226,7 +226,7 @@ def test_a_user_table_alone_needs_no_declaration(tmp_path: Path) -> None:
 def test_a_table_of_nothing_usable_is_an_error_that_says_why(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("seq,tm\nMK,50\n")
-    with pytest.raises(DataError, match="is left; the first left for: bad sequence: 2 residues are too few"):
+    with pytest.raises(DataError, match="is left; the first left for: bad sequence: a length of 2 is too short"):
         prepare([path], root=tmp_path)
 
 
