@@ -58,7 +58,7 @@ def odd_sequences() -> list[str]:
 
 @pytest.fixture(scope="session")
 def made_up_proteins() -> pd.DataFrame:
-    """Proteins whose Tm follows from their composition, in clusters of three, half of them of a known organism."""
+    """Proteins in clusters of three whose Tm follows from their composition; every fifth is of an unknown organism."""
     random = np.random.default_rng(23)
     hot = np.array([1 + 2 * (letter in "EKIVR") for letter in AMINO_ACIDS], dtype=float)
     cold = np.array([1 + 2 * (letter in "NQSTH") for letter in AMINO_ACIDS], dtype=float)
@@ -67,7 +67,7 @@ def made_up_proteins() -> pd.DataFrame:
     for k, h in enumerate(heat):
         weights = h * hot / hot.sum() + (1 - h) * cold / cold.sum()
         sequence = "".join(random.choice(list(AMINO_ACIDS), int(random.integers(80, 250)), p=weights))
-        growth = 20 + 55 * h + random.normal(0, 3) if k % 2 else np.nan
+        growth = 20 + 55 * h + random.normal(0, 3) if k % 5 else np.nan
         rows.append((f"protein_{k}", sequence, 40 + 40 * h + random.normal(0, 1.5), growth, k // 3))
     columns = ["id", "sequence", "tm_celsius", "growth_temperature_celsius", "cluster"]
     return pd.DataFrame(rows, columns=columns)

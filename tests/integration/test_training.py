@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,9 +137,10 @@ def test_another_seed_gives_another_predictor(
 
 
 def test_threads_and_folder_leave_no_trace_in_the_predictor(
-    configured: Configure, trained: Predictor, halves: tuple[pd.DataFrame, pd.DataFrame]
+    configured: Configure, quick_settings: dict[str, Any]
 ) -> None:
-    assert train(configured(halves[0], threads=2)).digest == trained.digest
+    head = quick_settings["head"] | {"trees": quick_settings["head"]["trees"] | {"trees": 3}}
+    assert train(configured(head=head, threads=2)).digest == train(configured(head=head)).digest
 
 
 def test_parquet_and_csv_train_the_same_predictor(
@@ -156,7 +156,7 @@ def test_training_opens_what_it_wrote(trained: Predictor, halves: tuple[pd.DataF
     sequences = halves[1]["sequence"][:30].tolist()
     assert loaded.predict(sequences) == trained.predict(sequences)
     summary = json.loads((trained.folder / "predictor.json").read_text())["training"]
-    assert summary["proteins"] + summary["calibration_proteins"] == len(halves[0])
+    assert summary["train_proteins"] + summary["calibration_proteins"] == len(halves[0])
     assert summary["clusters"] == halves[0]["cluster"].nunique()
     assert summary["with_growth_temperature"] == halves[0]["growth_temperature_celsius"].notna().sum()
     assert str(trained.folder.parent) not in json.dumps(summary)

@@ -116,9 +116,9 @@ def whole_chain(chain: str) -> list[float]:
 
 def window_patterns(chain: str) -> list[float]:
     charges = [CHARGES.get(letter, 0) for letter in chain]
-    along = {
-        name: [float(scale[AMINO_ACIDS.index(letter)]) for letter in chain] for name, scale in SCALES.items()
-    } | {"charge": charges}
+    along = {name: [float(scale[AMINO_ACIDS.index(letter)]) for letter in chain] for name, scale in SCALES.items()} | {
+        "charge": charges
+    }
     values = []
     for name in ("hydropathy", "charge", "helix", "sheet", "flexibility", "hydrophobicity"):
         for width in (7, 19):

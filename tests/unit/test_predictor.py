@@ -175,15 +175,19 @@ def test_a_record_that_could_not_be_read_is_a_row_with_its_problem(builtin: Pred
     assert (row.status, row.note) == ("error", "line 3: a quote is not closed")
 
 
-def test_growth_temperature_of_a_record_comes_before_the_global_one(shipped: Predictor) -> None:
+def test_growth_temperature_of_a_record_comes_before_the_global_one(shipped: Predictor, examples: Path) -> None:
     assert shipped.takes_growth_temperature
-    own = [Record("a", CHAIN, 15.0), Record("b", CHAIN, 85.0), Record("c", CHAIN)]
-    cold, hot, unknown = shipped.predict(own)
-    assert len({cold.tm_celsius, hot.tm_celsius, unknown.tm_celsius}) == 3
-    assert cold.tm_celsius < hot.tm_celsius  # type: ignore[operator]
-    with_global = shipped.predict(own, growth_temperature=85.0)
-    assert with_global[:2] == [cold, hot]
-    assert answer(with_global[2]) == answer(hot)
+    chains = ["".join(part.split("\n")[1:]) for part in examples.read_text().split(">")[1:]]
+
+    def rows(own: float | None, for_all: float | None = None) -> list[Prediction]:
+        return shipped.predict([Record("", chain, own) for chain in chains], growth_temperature=for_all)
+
+    cold, hot, unknown = rows(15.0), rows(85.0), rows(None)
+    assert rows(15.0, for_all=85.0) == cold
+    assert rows(None, for_all=85.0) == hot
+    assert unknown not in (cold, hot)
+    rise = [after.tm_celsius - before.tm_celsius for before, after in zip(cold, hot, strict=True)]  # type: ignore[operator]
+    assert np.mean(rise) > 1
 
 
 @pytest.mark.parametrize("celsius", [-20.1, 150.1, -273.15, 310.0, float("nan"), float("inf")])
@@ -320,9 +324,7 @@ def test_any_text_gives_a_well_formed_row(texts: list[str]) -> None:
 PREDICTOR = Predictor.builtin(threads=1)
 
 
-@given(
-    st.text(AMINO_ACIDS, min_size=10, max_size=80), st.one_of(st.none(), st.floats(-20, 150)), st.floats(0.05, 0.98)
-)
+@given(st.text(AMINO_ACIDS, min_size=10, max_size=80), st.one_of(st.none(), st.floats(-20, 150)), st.floats(0.05, 0.98))
 @settings(max_examples=60)
 def test_any_protein_at_any_setting_gives_a_well_formed_row(text: str, growth: float | None, coverage: float) -> None:
     row = only(PREDICTOR.predict([text], growth_temperature=growth, coverage=coverage))

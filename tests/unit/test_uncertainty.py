@@ -16,7 +16,7 @@ Draw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def draw(random: np.random.Generator, n: int) -> Draw:
-    """Measured Tm, prediction and raw interval of n proteins: skewed errors, wider for hotter proteins, biased bounds."""
+    """Measured Tm, prediction and raw interval of n proteins: skewed errors that widen with Tm, biased bounds."""
     tm = random.uniform(35, 90, n)
     scale = 1 + (tm - 35) / 20
     measured = tm + scale * (random.gamma(2, 1.5, n) - 3)

@@ -15,6 +15,7 @@ from enzyme_stability.heads.landmark_ridge import kernel
 from enzyme_stability.heads.onnx_export import to_onnx
 from enzyme_stability.heads.onnx_head import BLOCK, HeadOutput, OnnxHead
 from enzyme_stability.heads.stacked import FittedStack, fit_stack
+from enzyme_stability.sequence import AMINO_ACIDS
 
 TOLERANCE_CELSIUS = 0.01
 """Single precision against double; below the rounding of a prediction."""
@@ -155,6 +156,37 @@ def test_without_any_growth_temperature_there_is_no_such_head(fitted: Fitted) ->
     assert stack.trees_with_growth is None
     with pytest.raises(ValueError, match="growth temperature"):
         to_onnx(stack, with_growth_temperature=True)
+
+
+def test_level_two_learns_from_values_predicted_without_the_whole_cluster() -> None:
+    # Tm is noise that near-copies share: a level-1 value is of use only if it has seen the protein or a copy of it
+    random = np.random.default_rng(0)
+    chains, tm = [], []
+    for noise in random.normal(55, 8, 100):
+        chain = random.choice(list(AMINO_ACIDS), 150)
+        for _ in range(3):
+            chain[random.integers(150)] = random.choice(list(AMINO_ACIDS))
+            chains.append("".join(chain))
+            tm.append(noise)
+    encoder = CompositionEncoder(["amino_acids", "termini"])
+    settings = {
+        "thresholds_celsius": [55],
+        "ridges": [{"block_weights": {"amino_acids": 1, "termini": 1}, "penalty": 0.001, "sharpness": 3}],
+        "trees": {"blocks": ["amino_acids"], "trees": 40, "learning_rate": 0.1, "leaves": 6, "feature_share": 1},
+    }
+    stack = fit_stack(
+        encoder.encode(chains),
+        encoder.columns,
+        np.array(tm),
+        np.repeat(np.arange(100), 3),
+        np.full(300, np.nan),
+        StackedHead.parse(settings, "the test"),
+        seed=0,
+        threads=1,
+    )
+    for trees in stack.trees["tm"]:
+        gain = trees.feature_importance("gain")
+        assert gain[stack.columns.size :].sum() / gain.sum() < 0.5  # 0.98 where folds cut a cluster
 
 
 def test_what_is_no_model_is_refused(tmp_path: Any) -> None:

@@ -1,0 +1,116 @@
+"""Every benchmark runs from end to end on little data and leaves the figures it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FIGURE = {"value", "low", "high"}
+
+
+def run(script: str, *arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "ENZYME_STABILITY_DATA"}
+    environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
+    assert done.returncode == expect, done.stderr[-3000:] + done.stdout[-1000:]
+    return done
+
+
+def figures(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON a smoke run left, checked for what every one of them must and must not hold."""
+    text = (folder / f"{name}_smoke.json").read_text(encoding="utf-8")
+    assert str(folder) not in text
+    assert str(Path.home()) not in text
+    content: dict[str, Any] = json.loads(text)
+    assert content["benchmark"] == name
+    assert content["smoke"] is True
+    assert {"cpu", "cores", "python", "packages", "load_average_before"} <= content["machine"].keys()
+    assert content["machine"]["packages"]["numpy"]
+    return content
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, made_up_proteins: pd.DataFrame) -> Path:
+    """A table as 'data prepare' makes it, every growth temperature known under both of its names."""
+    table = made_up_proteins.dropna(subset=["growth_temperature_celsius"]).reset_index(drop=True)
+    table["predicted_growth_temperature_celsius"] = table["growth_temperature_celsius"]
+    path = tmp_path_factory.mktemp("benchmarks") / "table.parquet"
+    table.to_parquet(path)
+    return path
+
+
+def test_recipe_compares_every_variant_with_the_shipped_one(prepared: Path, tmp_path: Path) -> None:
+    shown = run("recipe.py", prepared, "--smoke", "--bootstrap", "20", "--results", tmp_path).stdout
+    rows = figures(tmp_path, "recipe_tm50")["rows"]
+    assert {row["group"] for row in rows.values()} == {"baselines", "parts", "shipped", "changes"}
+    for name, row in rows.items():
+        assert name.split()[0] in shown
+        assert FIGURE == row["r2"].keys() == row["mae"].keys() == row["coverage"].keys()
+        assert {"spearman", "auc_60", "width_celsius", "train_cpu_s", "artefact_mb", "minus_shipped"} <= row.keys()
+    shipped, given = (rows[name] for name in rows if rows[name]["group"] == "shipped")
+    assert shipped["minus_shipped"]["mae"]["value"] == 0
+    assert shipped["artefact_mb"] > 0
+    # These proteins were made so: composition tells the Tm, and the growth temperature tells it better.
+    assert rows["line on the amino-acid composition"]["mae"]["value"] < rows["constant"]["mae"]["value"]
+    assert given["mae"]["value"] < shipped["mae"]["value"]
+
+
+def test_recipe_runs_only_the_variants_asked_for(prepared: Path, tmp_path: Path) -> None:
+    run("recipe.py", prepared, "--smoke", "--only", "constant", "--bootstrap", "20", "--results", tmp_path)
+    groups = {row["group"] for row in figures(tmp_path, "recipe_tm50")["rows"].values()}
+    assert groups == {"baselines", "shipped"}
+
+
+def test_auxiliary_targets_are_compared_with_the_recipe(data_root: Path, prepared: Path, tmp_path: Path) -> None:
+    run("auxiliary_targets.py", prepared, "--data", data_root, "--smoke", "--bootstrap", "20", "--results", tmp_path)
+    content = figures(tmp_path, "auxiliary_targets")
+    assert len(content["ridges"]) == 3
+    assert len(content["rows"]) == 3
+    without, *others = content["rows"].values()
+    assert without["minus_none"]["all"]["r2"]["value"] == 0
+    assert all(row["minus_none"]["all"]["mae"].keys() == FIGURE for row in others)
+
+
+def test_purified_enzymes_measures_the_shift_and_judges_the_remedies(
+    data_root: Path, prepared: Path, tmp_path: Path
+) -> None:
+    arguments = ("--data", data_root, "--table", prepared, "--smoke", "--bootstrap", "20", "--results", tmp_path)
+    shown = run("purified_enzymes.py", *arguments).stdout
+    assert "As shipped:" in shown
+    content = figures(tmp_path, "purified_enzymes")
+    for label in ("stability", "optimum"):
+        known = content["shift"][label]["known"]
+        for how in ("without", "with_growth_temperature"):
+            assert {"bias", "mae", "spearman", "auc_60", "coverage", "flagged_share"} <= known[how].keys()
+    remedies = content["remedies"]
+    kinds = {row["kind"] for row in remedies["validation_once"].values()}
+    assert kinds == {"baseline", "as shipped", "offset", "line", "source as an input"}
+    assert remedies["train_folds"][remedies["chosen_on_train"]]["kind"] != "baseline"
+
+
+def test_speed_prints_every_figure_beside_its_comparison(data_root: Path, tmp_path: Path) -> None:
+    shown = run("speed.py", "--data", data_root, "--smoke", "--results", tmp_path).stdout
+    content = figures(tmp_path, "speed")
+    assert {"predict 12 enzymes", "bare Python", "import numpy, onnxruntime"} == content["cold_start"]["rows"].keys()
+    assert content["proteome"]["proteins"] == 4363
+    assert content["throughput"]["sequences"] == 300
+    assert sum(bucket["sequences"] for bucket in content["throughput"]["by_length"]) == 300
+    assert content["stream"]["peak_mb"] >= content["stream"]["peak_mb_at_a_tenth"] > 0
+    assert {"numpy", "onnxruntime", "enzyme-stability"} <= content["install"]["distributions_mb"].keys()
+    assert "target < 1 s" in shown
+
+
+@pytest.mark.parametrize("script", ["speed.py", "purified_enzymes.py"])
+def test_absent_data_is_one_sentence_that_says_what_to_do(script: str, tmp_path: Path) -> None:
+    said = run(script, "--data", tmp_path, "--results", tmp_path, expect=2).stderr
+    assert said.count("\n") == 1
+    assert "--data or ENZYME_STABILITY_DATA" in said

@@ -1,0 +1,182 @@
+"""The documents say what is true: commands run, options are listed, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer
+
+from enzyme_stability import __version__, cli
+from enzyme_stability.data.tables import known_tables
+from enzyme_stability.sequence import AMINO_ACIDS
+
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+_FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_ROUNDING_CELSIUS = 0.05  # another processor may sum in another order
+_REDIRECTIONS = {"<", ">", "|"}
+
+
+def sections(text: str) -> dict[str, str]:
+    """The text below each heading of the second level, by that heading."""
+    outside = _FENCE.sub(lambda block: re.sub("^#", " ", block.group(), flags=re.MULTILINE), text)
+    starts = [match.start() for match in re.finditer("^## ", outside, re.MULTILINE)]
+    parts = [text[start:end] for start, end in pairwise([*starts, len(text)])]
+    return {part.split("\n", 1)[0].removeprefix("## "): part for part in parts}
+
+
+def commands(block: str) -> list[str]:
+    """The command lines of a shell block that call this package."""
+    lines = (line.strip().removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines())
+    return [line for line in lines if line.startswith("enzyme-stability ")]
+
+
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """What a reader would carry out, in order: ('bash', a command) or ('python', a program)."""
+    for language, block in _FENCE.findall(text):
+        if language in {"bash", "console"}:
+            yield from (("bash", command) for command in commands(block))
+        elif language == "python":
+            yield "python", block
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int | str | None:
+    """Exit code of a command, run in this process where no shell is needed: imports cost more than the work."""
+    words = shlex.split(command, comments=True)
+    if _REDIRECTIONS.intersection(words):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(["bash", "-c", command], env={**os.environ, "PATH": path}, check=False).returncode
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code
+
+
+def made_up_inputs(folder: Path) -> None:
+    """The files that the README takes for the reader's own: charged, aliphatic chains melt at higher temperatures."""
+    choose = random.Random(0)
+    designs, measured = ["design,designed,host_growth"], ["id,sequence,tm,growth_temperature"]
+    for number in range(400):
+        hot = choose.random()
+        weights = [1 + 2 * (hot if letter in "EIKRVY" else 1 - hot) for letter in AMINO_ACIDS]
+        chain = "".join(choose.choices(AMINO_ACIDS, weights, k=choose.randint(80, 160)))
+        measured.append(f"p{number},{chain},{40 + 40 * hot + choose.gauss(0, 2):.1f},{20 + 50 * hot:.0f}")
+        if number < 5:
+            designs.append(f"d{number},{chain},{'' if number else 30}")
+    (folder / "designs.csv").write_text("\n".join(designs) + "\n")
+    (folder / "measured.csv").write_text("\n".join(measured) + "\n")
+    shutil.copytree(REPOSITORY / "examples", folder / "examples")
+
+
+@pytest.mark.parametrize("title", [title for title, text in sections(README).items() if any(steps(text))])
+def test_what_the_readme_shows_runs_in_order(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for kind, step in steps(sections(README)[title]):
+        if kind == "python":
+            exec(compile(step, "README.md", "exec"), {})  # noqa: S102 - our own text
+        else:
+            assert run(step, monkeypatch) == 0, step
+
+
+def test_the_excerpt_of_the_demo_is_what_is_printed(
+    examples: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert run(f"enzyme-stability predict {shlex.quote(str(examples))}", monkeypatch) == 0
+    printed = {row[0]: row for row in map(_cells, capfdbinary.readouterr().out.decode().splitlines())}
+    excerpt = next(block for language, block in _FENCE.findall(README) if language == "text" and "tm_celsius" in block)
+    shown = [_cells(line) for line in excerpt.splitlines() if line != "..."]
+    assert len(shown) > 1
+    for row in shown:
+        assert row == pytest.approx(printed[row[0]], abs=_ROUNDING_CELSIUS)
+
+
+def _cells(line: str) -> list[str | float]:
+    return [float(cell) if re.fullmatch(r"\d+\.\d+", cell) else cell for cell in line.split(",")]
+
+
+def leaves(command: typer.core.TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    for name, inner in command.commands.items():
+        if isinstance(inner, typer.core.TyperGroup):
+            yield from leaves(inner, (*path, name))
+        else:
+            yield (*path, name), inner
+
+
+COMMANDS = dict(leaves(typer.main.get_command(cli.app)))
+USAGE = (REPOSITORY / "docs" / "usage.md").read_text(encoding="utf-8")
+
+
+def options_of(command: object) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_usage_page_lists_the_options_of_a_command_and_no_other(path: tuple[str, ...]) -> None:
+    heading = re.compile(rf"`enzyme-stability {' '.join(path)}[ `]")
+    (section,) = [text for title, text in sections(USAGE).items() if heading.match(title)]
+    listed = {option for cell in re.findall(r"^\| *(`-.*?) *\|", section, re.MULTILINE) for option in _options(cell)}
+    assert listed == options_of(COMMANDS[path])
+
+
+def test_the_usage_page_lists_the_options_of_the_program() -> None:
+    assert options_of(typer.main.get_command(cli.app)) <= set(_options(USAGE.split("\n## ")[0]))
+
+
+def _options(text: str) -> list[str]:
+    return re.findall(r"`(--?[a-z][a-z-]*)`", text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_documented_command_line_is_understood(document: Path) -> None:
+    for kind, step in steps(document.read_text(encoding="utf-8")):
+        if kind == "bash":
+            words = shlex.split(step, comments=True)[1:]
+            words = words[: next((place for place, word in enumerate(words) if word in _REDIRECTIONS), None)]
+            path = tuple(words[:2]) if words[0] == "data" else tuple(words[:1])
+            COMMANDS[path].make_context(" ".join(path), words[len(path) :])  # raises a usage error
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings_that_are_there(document: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", _FENCE.sub("", document.read_text(encoding="utf-8")))
+    for link in _LINK.findall(text):
+        if link.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (document.parent / file).resolve() if file else document
+        assert target.is_file(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def _anchors(document: Path) -> set[str]:
+    """Addresses of the headings, as code hosting sites make them."""
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_data_page_names_every_public_table() -> None:
+    page = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
+    assert set(known_tables()) <= set(re.findall(r"`(\w+)`", page))
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
+    assert {page.name for page in (REPOSITORY / "docs").glob("*.md")} - {"index.md"} <= set(_LINK.findall(index))
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
