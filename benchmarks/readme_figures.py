@@ -54,8 +54,8 @@ def accuracy() -> list[str]:
     by_band = ", ".join(f"{band} °C: {group['coverage']['value']:.1%}" for band, group in bands.items() if group)
     lines += [
         "",
-        f"Intervals asked for 90 % cover {overall['coverage']['value']:.1%} on the folds without relatives ({by_band}), "
-        f"{overall['mean_width_celsius']:.1f} °C wide on average.",
+        f"Intervals asked for 90 % cover {overall['coverage']['value']:.1%} on the folds without relatives "
+        f"({by_band}), {overall['mean_width_celsius']:.1f} °C wide on average.",
         "",
         "The predictor that ships as default, `builtin`, covers the full range; every protein near a test protein was "
         "kept from it:",

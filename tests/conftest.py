@@ -80,7 +80,7 @@ def quick_settings() -> dict[str, Any]:
         "name": "quick",
         "description": "Made-up proteins.",
         "output": "quick",
-        "data": {"path": "table.csv", "calibration_share": 0.2},
+        "data": {"path": "table.csv", "calibration_share": 0.3},
         "encoder": {"kind": "composition", "blocks": ["amino_acids", "whole_chain", "termini"]},
         "head": {
             "kind": "stacked",

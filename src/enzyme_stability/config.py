@@ -15,6 +15,16 @@ CompositionBlock = Literal[
 ]  # fmt: skip
 
 
+def _given(value: object) -> str:
+    """The offending value, where it is short enough to help."""
+    return "" if isinstance(value, dict) else f" (got {value!r:.80})"
+
+
+def _given(value: object) -> str:
+    """The offending value, where it is short enough to help."""
+    return "" if isinstance(value, dict) else f" (got {value!r:.80})"
+
+
 class Strict(BaseModel):
     """Frozen settings that refuse unknown names."""
 
@@ -30,7 +40,7 @@ class Strict(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+            lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}{_given(e['input'])}" for e in error.errors()]
             raise ConfigError(f"{source} has settings that cannot be used:\n" + "\n".join(lines)) from None
 
 
@@ -83,7 +93,7 @@ class LandmarkRidge(Strict):
     """Level 1: kernel ridge regression on landmark proteins (Nystroem)."""
 
     block_weights: dict[CompositionBlock, Annotated[float, Field(gt=0)]] = Field(
-        description="share of each block in the squared distance"
+        min_length=1, description="share of each block in the squared distance"
     )
     landmarks: int = Field(1000, ge=10, description="training proteins that the kernel compares with")
     sharpness: float = Field(1.0, gt=0, description="kernel = exp(-sharpness * squared distance / median)")
@@ -93,7 +103,9 @@ class LandmarkRidge(Strict):
 class Trees(Strict):
     """Level 2: gradient-boosted trees (LightGBM) on descriptors and level-1 predictions."""
 
-    blocks: tuple[CompositionBlock, ...] = Field(("amino_acids", "whole_chain"), description="descriptor blocks used")
+    blocks: tuple[CompositionBlock, ...] = Field(
+        ("amino_acids", "whole_chain"), min_length=1, description="descriptor blocks used"
+    )
     trees: int = Field(600, ge=1, description="trees of each of the four models")
     learning_rate: float = Field(0.02, gt=0, le=1)
     leaves: int = Field(12, ge=2)
@@ -119,6 +131,14 @@ class StackedHead(Strict):
     thresholds_celsius: tuple[float, ...] = Field(description="extra level-1 targets: is Tm at least this?")
     inner_folds: int = Field(5, ge=2, description="folds for the out-of-fold values that level 2 learns from")
     trees: Trees
+
+    def blocks(self) -> set[str]:
+        """Descriptor blocks that the head looks at."""
+        return {*self.trees.blocks}.union(*(ridge.block_weights for ridge in self.ridges))
+
+    def blocks(self) -> set[str]:
+        """Descriptor blocks that the head looks at."""
+        return {*self.trees.blocks}.union(*(ridge.block_weights for ridge in self.ridges))
 
 
 class Interval(Strict):
@@ -148,3 +168,23 @@ class TrainConfig(Strict):
     cross_validation_folds: int = Field(5, ge=0, description="homology-held-out folds to report; 0 for none")
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1, description="threads of the trees; more are slower on small tables")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.cross_validation_folds == 1:
+            raise ValueError("cross_validation_folds is 1, which leaves nothing to learn from: 0, or 2 and more")
+        made = self.encoder.blocks
+        if len(set(made)) < len(made):
+            raise ValueError("encoder.blocks has a block twice")
+        if absent := self.head.blocks().difference(made):
+            raise ValueError(f"head uses blocks that encoder.blocks does not make: {', '.join(sorted(absent))}")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_are_made(self) -> Self:
+        made = self.encoder.blocks
+        if len(set(made)) < len(made):
+            raise ValueError("encoder.blocks has a block twice")
+        if absent := self.head.blocks().difference(made):
+            raise ValueError(f"head uses blocks that encoder.blocks does not make: {', '.join(sorted(absent))}")
+        return self

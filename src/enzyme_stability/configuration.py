@@ -24,18 +24,28 @@ def compose(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
+        from yaml import YAMLError
     except ImportError:
         raise MissingDependencyError("Training", "train") from None
     shipped = _CONF / f"train_{name}.yaml"
-    path = shipped if shipped.is_file() else Path(name).resolve()
-    if not path.is_file():
+    try:
+        path = shipped if shipped.is_file() else Path(name).resolve()
+        found = path.is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        found = False
+    if not found:
         names = sorted(p.stem.removeprefix("train_") for p in _CONF.glob("train_*.yaml"))
-        raise ConfigError(f"no configuration '{name}': give one of {', '.join(names)}, or a YAML file")
+        raise ConfigError(f"no configuration {name!r:.200}: give one of {', '.join(names)}, or a YAML file")
+    if path.suffix != ".yaml":
+        raise ConfigError(f"{path.name}: a configuration is a file ending in .yaml")
+    if path.suffix != ".yaml":
+        raise ConfigError(f"{path.name}: a configuration is a file ending in .yaml")
     try:
         with initialize_config_dir(str(path.parent), version_base="1.3"):
             composed = hydra_compose(path.stem, overrides=list(overrides))
         values = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{path.name}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name} holds no settings")

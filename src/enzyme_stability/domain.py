@@ -11,6 +11,7 @@ import numpy as np
 from enzyme_stability.sequence import CleanSequence
 
 _DNA_LETTERS = frozenset("ACGT")
+_LEAST_DEVIATION = 1e-3  # of a residue that hardly any protein learned from has
 _DNA_MINIMUM = 30  # residues; a shorter protein of only A, C, G and T may exist
 
 
@@ -39,7 +40,12 @@ class ApplicabilityDomain:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ApplicabilityDomain:
         """The bounds as ``dataclasses.asdict`` and JSON leave them."""
-        bounds: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        bounds: dict[str, Any] = {
+            key: tuple(map(float, value)) if key.startswith("composition") else float(value)
+            for key, value in values.items()
+        }
+        for length in ("minimum_length", "maximum_length"):
+            bounds[length] = int(bounds[length])
         return cls(**bounds)
 
     @classmethod
@@ -105,6 +111,6 @@ class ApplicabilityDomain:
 
 
 def _composition_distance(frequencies: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    standardised = (frequencies - mean) / deviation
+    standardised = (frequencies - mean) / np.maximum(deviation, _LEAST_DEVIATION)
     distance: np.ndarray = np.sqrt((standardised**2).mean(axis=1))
     return distance

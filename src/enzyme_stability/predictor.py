@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -74,7 +75,7 @@ class Predictor:
 
     Args:
         folder: A saved predictor.
-        threads: Threads of the model; 0 leaves it to the runtime.
+        threads: Threads of the model; 0 takes all cores.
 
     Raises:
         ArtifactError: The folder is incomplete, damaged or of another format.
@@ -85,12 +86,27 @@ class Predictor:
         self.manifest = _read_manifest(self.folder)
         self._threads = threads
         self._heads: dict[str, OnnxHead] = {}
-        self._intervals = {
-            kind: ConformalInterval(np.array(scores["below"]), np.array(scores["above"]), scores["upper_tail_share"])
-            for kind, scores in self.manifest["intervals"].items()
-        }
-        self.domain = ApplicabilityDomain.from_dict(self.manifest["domain"])
-        self._encoder = CompositionEncoder(self.manifest["encoder"]["blocks"])
+        try:
+            try:
+            self._intervals = {
+                kind: ConformalInterval(
+                    np.array(scores["below"], dtype=float),
+                    np.array(scores["above"], dtype=float),
+                    float(scores["upper_tail_share"]),
+                )
+                for kind, scores in self.manifest["intervals"].items()
+            }
+            self._files = {
+                kind: (self.folder / str(head["file"]), str(head["sha256"]))
+                for kind, head in self.manifest["heads"].items()
+                if kind in self._intervals
+            }
+            self._encoder = CompositionEncoder(self.manifest["encoder"]["blocks"])
+            self.domain = ApplicabilityDomain.from_dict(self.manifest["domain"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{self.folder / MANIFEST} is damaged: {error!r}") from None
+        if PLAIN not in self._files or self._files.keys() != self._intervals.keys():
+            raise ArtifactError(f"{self.folder / MANIFEST} is damaged: heads and intervals do not match")
 
     @classmethod
     def builtin(cls, name: str = "builtin", threads: int = 0) -> Predictor:
@@ -102,7 +118,7 @@ class Predictor:
     @classmethod
     def load(cls, where: str | Path, threads: int = 0) -> Predictor:
         """The predictor in a folder, or the built-in one of that name."""
-        if not Path(where).exists() and str(where) in cls.builtin_names():
+        if str(where) in cls.builtin_names() and not (Path(where) / MANIFEST).exists():
             return cls.builtin(str(where), threads)
         return cls(where, threads)
 
@@ -128,7 +144,7 @@ class Predictor:
 
     def model_files(self) -> list[Path]:
         """The files that prediction needs."""
-        return [self.folder / MANIFEST, *(self.folder / head["file"] for head in self.manifest["heads"].values())]
+        return [self.folder / MANIFEST, *(path for path, _ in self._files.values())]
 
     def save(self, folder: str | Path) -> None:
         """Copy the predictor to a new folder.
@@ -164,9 +180,9 @@ class Predictor:
             SequenceError: ``strict`` is set and a sequence is bad.
             ConfigError: ``coverage`` or ``growth_temperature`` is out of bounds.
         """
-        if isinstance(sequences, str):
+        if isinstance(sequences, str | Record):
             sequences = [sequences]
-        records = (s if isinstance(s, Record) else Record(f"sequence_{k}", s) for k, s in zip(count(1), sequences))
+        records = (s if isinstance(s, Record) else _record(f"sequence_{k}", s) for k, s in zip(count(1), sequences))
         return list(
             self.predict_records(records, growth_temperature=growth_temperature, coverage=coverage, strict=strict)
         )
@@ -183,8 +199,11 @@ class Predictor:
         _check_growth_temperature(growth_temperature)
         for interval in self._intervals.values():
             interval.factors(coverage)
-        for chunk in _chunks(records):
-            yield from self._predict_chunk(chunk, growth_temperature, coverage, strict)
+        return (
+            row
+            for chunk in _chunks(records)
+            for row in self._predict_chunk(chunk, growth_temperature, coverage, strict)
+        )
 
     def _predict_chunk(
         self, records: Sequence[Record], growth_temperature: float | None, coverage: float, strict: bool
@@ -196,12 +215,12 @@ class Predictor:
                 if record.problem:
                     raise SequenceError(record.problem)
                 clean = clean_sequence(record.sequence)
-            except SequenceError as error:
+                known = _known(record.growth_temperature, growth_temperature)
+            except (SequenceError, ConfigError) as error:
                 if strict:
                     raise SequenceError(f"record {record.id}: {error}") from None
                 rows[k] = Prediction(record.id, None, None, None, None, None, "error", str(error))
                 continue
-            known = record.growth_temperature if record.growth_temperature is not None else growth_temperature
             if known is None or not self.takes_growth_temperature:
                 groups[PLAIN].append((k, clean, np.nan))
             else:
@@ -228,13 +247,15 @@ class Predictor:
 
     def _head(self, kind: str) -> OnnxHead:
         if kind not in self._heads:
-            file = self.manifest["heads"][kind]
-            path = self.folder / file["file"]
+            path, checksum = self._files[kind]
             if not path.is_file():
                 raise ArtifactError(f"{path} is missing: the predictor is incomplete")
-            if hashlib.sha256(path.read_bytes()).hexdigest() != file["sha256"]:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
                 raise ArtifactError(f"{path} is damaged: its checksum is not the one in {MANIFEST}")
-            self._heads[kind] = OnnxHead(path, self._threads)
+            head = OnnxHead(path, self._threads)
+            if head.width != self._encoder.width:
+                raise ArtifactError(f"{path} takes {head.width} descriptors, the encoder makes {self._encoder.width}")
+            self._heads[kind] = head
         return self._heads[kind]
 
 
@@ -303,12 +324,44 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder} is not a predictor: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path} is damaged: it holds no settings")
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path} is damaged: it holds no settings")
     missing = [key for key in ("format", "name", "encoder", "heads", "intervals", "domain") if key not in manifest]
     if missing:
         raise ArtifactError(f"{path} lacks {', '.join(missing)}")
     if manifest["format"] != FORMAT:
         raise ArtifactError(f"{path} is of format {manifest['format']}; this version reads format {FORMAT}")
     return manifest
+
+
+def _record(name: str, sequence: object) -> Record:
+    if isinstance(sequence, str):
+        return Record(name, sequence)
+    return Record(name, "", problem=f"the sequence is no text but {type(sequence).__name__}: {sequence!r:.40}")
+
+
+def _known(own: float | None, common: float | None) -> float | None:
+    """The growth temperature that counts for a record, None where it is unknown."""
+    if own is None or math.isnan(own):
+        return common
+    _check_growth_temperature(own)
+    return own
+
+
+def _record(name: str, sequence: object) -> Record:
+    if isinstance(sequence, str):
+        return Record(name, sequence)
+    return Record(name, "", problem=f"the sequence is no text but {type(sequence).__name__}: {sequence!r:.40}")
+
+
+def _known(own: float | None, common: float | None) -> float | None:
+    """The growth temperature that counts for a record, None where it is unknown."""
+    if own is None or math.isnan(own):
+        return common
+    _check_growth_temperature(own)
+    return own
 
 
 def _check_growth_temperature(celsius: float | None) -> None:

@@ -84,11 +84,12 @@ def clean_sequence(text: str) -> CleanSequence:
     """
     if _NOTHING_SPECIAL.fullmatch(text) and len(text) >= MINIMUM_LENGTH:
         return CleanSequence(text, len(text))
-    residues = "".join(text.split()).translate(_UPPER).removesuffix("*")
+    residues = "".join(text.split()).translate(_UPPER)
     notes: list[str] = []
     if gaps := residues.count("-") + residues.count("."):
-        residues = residues.translate(_GAPS).removesuffix("*")
+        residues = residues.translate(_GAPS)
         notes.append(f"{gaps} gap{'s' * (gaps > 1)} removed")
+    residues = residues.removesuffix("*")
     if not residues:
         raise SequenceError("the sequence is empty")
     if found := _NOT_A_RESIDUE.search(residues):

@@ -65,9 +65,9 @@ class ConformalInterval:
         rank = math.ceil((scores.size + 1) * (1 - missed) - _ROUNDING)
         if rank > scores.size:
             highest = 1 - 1 / (scores.size + 1) / min(self.upper_tail_share, 1 - self.upper_tail_share)
+            most = f"; the highest it can promise is {math.floor(highest * 1000) / 1000}" if highest >= 0.001 else ""
             raise ConfigError(
-                f"coverage {coverage} needs more than the {scores.size} calibration proteins of this predictor; "
-                f"the highest it can promise is {math.floor(highest * 1000) / 1000}"
+                f"coverage {coverage} needs more than the {scores.size} calibration proteins of this predictor{most}"
             )
         return max(float(scores[rank - 1]), 0.0)
 

@@ -125,7 +125,7 @@ def test_predicting_works_on_a_base_install(tmp_path: Path, examples: Path) -> N
         (("predict", "own.parquet"), "parquet"),
         (("predict", "own.csv", "-o", "out.parquet"), "parquet"),
     ],
-    ids=" ".join,
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_a_missing_extra_is_one_sentence_with_the_install_command(
     tmp_path: Path, arguments: tuple[str, ...], extra: str

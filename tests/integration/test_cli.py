@@ -379,9 +379,9 @@ def test_a_reader_that_has_seen_enough_closes_the_pipe_quietly(
 
 
 def half_way(running: subprocess.Popen[bytes], folder: Path) -> None:
-    """Give the first of two chunks and wait until the run is in the middle of writing."""
+    """Give more than a chunk, keep the input open, and wait until the run is in the middle of writing."""
     assert running.stdin is not None
-    running.stdin.write(fasta_of([Record(f"r{k}", CHAIN[:20]) for k in range(1100)]))
+    running.stdin.write(fasta_of([Record(f"r{k}", CHAIN[:20]) for k in range(3000)]))
     running.stdin.flush()
     patience = time.monotonic() + 60
     while not any(path.suffix == ".tmp" for path in folder.iterdir()):

@@ -190,8 +190,9 @@ def _whole_chain(batch: ResidueBatch) -> np.ndarray:
         -(share * np.log(np.where(share > 0, share, 1))).sum(axis=1),  # Shannon entropy, nats
     ]
     for values in scales.SCALES.values():
-        mean = share @ values
-        columns += [mean, np.sqrt(np.maximum(share @ values**2 - mean**2, 0))]
+        units = np.rint(values * _UNITS).astype(np.int64)
+        total, squares = counts @ units, counts @ units**2  # integers: a product of floats sums by the batch's shape
+        columns += [total / (length * _UNITS), np.sqrt(length * squares - total**2) / (length * _UNITS)]
     return np.stack(columns, axis=1)
 
 
@@ -267,6 +268,8 @@ class CompositionEncoder:
 
     def __init__(self, blocks: Sequence[str]) -> None:
         self.blocks = tuple(blocks)
+        if len(set(self.blocks)) < len(self.blocks):
+            raise ValueError(f"a descriptor block is asked for twice: {', '.join(self.blocks)}")
         probe = ResidueBatch([AMINO_ACIDS])
         widths = [BLOCKS[name](probe).shape[1] for name in self.blocks]
         edges = np.concatenate(([0], np.cumsum(widths)))

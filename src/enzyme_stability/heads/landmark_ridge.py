@@ -21,6 +21,7 @@ CLIP = 5.0
 _FREQUENCY_BLOCKS = ("dipeptides",)  # already on one scale (square roots of frequencies): not standardised
 _PROBE = 500  # proteins whose mutual distances give the median
 _JITTER = 1e-6
+_SAME = 1e-9  # squared distances and deviations below it are rounding
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class DescriptorScaling:
             if name not in _FREQUENCY_BLOCKS:
                 mean[where] = block.mean(axis=0)
                 spread = block.std(axis=0)
-                deviation[where] = np.where(spread > 1e-9, spread, 1)
+                deviation[where] = np.where(spread > _SAME, spread, 1)
                 block = np.clip((block - mean[where]) / deviation[where], -CLIP, CLIP)
             median = np.median(_squared_distances(block[:_PROBE], block[:_PROBE]))
-            weight[where] = np.sqrt(settings.sharpness * share / total / median)
+            if median > _SAME:  # a block that never changes says nothing
+                weight[where] = np.sqrt(settings.sharpness * share / total / median)
         return cls(mean.astype(np.float32), deviation.astype(np.float32), weight.astype(np.float32))
 
     def __call__(self, descriptors: np.ndarray) -> np.ndarray:
