@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -54,9 +55,6 @@ def main() -> None:
             raise
         _say(f"error: {MissingDependencyError(f'This command ({package})', _EXTRA_OF[package])}")
         sys.exit(2)
-    except BrokenPipeError:  # the reader of a pipe has seen enough, as with '| head'
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except KeyboardInterrupt:
         _say("interrupted")
         sys.exit(130)
@@ -122,7 +120,7 @@ def predict(
     rows = count_along(tally.along(rows), "sequences")
     first = list(islice(rows, 1))  # what cannot be read at all fails here, before anything is written
     cut_short: DataError | None = None
-    with open_writer(output, COLUMNS, format=output_format) as writer:
+    with _reader_may_leave(), open_writer(output, COLUMNS, format=output_format) as writer:
         try:
             for row in chain(first, rows):
                 writer.write({name: getattr(row, name) for name in COLUMNS})
@@ -135,6 +133,16 @@ def predict(
     _say(f"{tally.summary()} in {time.monotonic() - started:.1f} s ({predictor.name} {__version__})")
     if cut_short is not None:
         raise cut_short
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly when the reader of a pipe has seen enough, as with '| head'."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
 
 
 class _Tally:

@@ -20,11 +20,6 @@ def _given(value: object) -> str:
     return "" if isinstance(value, dict) else f" (got {value!r:.80})"
 
 
-def _given(value: object) -> str:
-    """The offending value, where it is short enough to help."""
-    return "" if isinstance(value, dict) else f" (got {value!r:.80})"
-
-
 class Strict(BaseModel):
     """Frozen settings that refuse unknown names."""
 
@@ -136,10 +131,6 @@ class StackedHead(Strict):
         """Descriptor blocks that the head looks at."""
         return {*self.trees.blocks}.union(*(ridge.block_weights for ridge in self.ridges))
 
-    def blocks(self) -> set[str]:
-        """Descriptor blocks that the head looks at."""
-        return {*self.trees.blocks}.union(*(ridge.block_weights for ridge in self.ridges))
-
 
 class Interval(Strict):
     """How the raw interval of the trees becomes one that can be trusted."""
@@ -173,15 +164,6 @@ class TrainConfig(Strict):
     def _fits_together(self) -> Self:
         if self.cross_validation_folds == 1:
             raise ValueError("cross_validation_folds is 1, which leaves nothing to learn from: 0, or 2 and more")
-        made = self.encoder.blocks
-        if len(set(made)) < len(made):
-            raise ValueError("encoder.blocks has a block twice")
-        if absent := self.head.blocks().difference(made):
-            raise ValueError(f"head uses blocks that encoder.blocks does not make: {', '.join(sorted(absent))}")
-        return self
-
-    @model_validator(mode="after")
-    def _blocks_are_made(self) -> Self:
         made = self.encoder.blocks
         if len(set(made)) < len(made):
             raise ValueError("encoder.blocks has a block twice")

@@ -25,7 +25,6 @@ def compose(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
         from yaml import YAMLError
-        from yaml import YAMLError
     except ImportError:
         raise MissingDependencyError("Training", "train") from None
     shipped = _CONF / f"train_{name}.yaml"
@@ -37,8 +36,6 @@ def compose(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     if not found:
         names = sorted(p.stem.removeprefix("train_") for p in _CONF.glob("train_*.yaml"))
         raise ConfigError(f"no configuration {name!r:.200}: give one of {', '.join(names)}, or a YAML file")
-    if path.suffix != ".yaml":
-        raise ConfigError(f"{path.name}: a configuration is a file ending in .yaml")
     if path.suffix != ".yaml":
         raise ConfigError(f"{path.name}: a configuration is a file ending in .yaml")
     try:

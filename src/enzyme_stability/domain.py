@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from enzyme_stability.sequence import CleanSequence
+from enzyme_stability.sequence import AMINO_ACIDS, CleanSequence
 
 _DNA_LETTERS = frozenset("ACGT")
 _LEAST_DEVIATION = 1e-3  # of a residue that hardly any protein learned from has
@@ -44,6 +44,9 @@ class ApplicabilityDomain:
             key: tuple(map(float, value)) if key.startswith("composition") else float(value)
             for key, value in values.items()
         }
+        for frequencies in ("composition_mean", "composition_deviation"):
+            if len(bounds[frequencies]) != len(AMINO_ACIDS):
+                raise ValueError(f"{frequencies} must have {len(AMINO_ACIDS)} values")
         for length in ("minimum_length", "maximum_length"):
             bounds[length] = int(bounds[length])
         return cls(**bounds)

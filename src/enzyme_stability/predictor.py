@@ -87,7 +87,6 @@ class Predictor:
         self._threads = threads
         self._heads: dict[str, OnnxHead] = {}
         try:
-            try:
             self._intervals = {
                 kind: ConformalInterval(
                     np.array(scores["below"], dtype=float),
@@ -284,6 +283,8 @@ def write_predictor(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("head_*.onnx"), *folder.glob("held_out_folds*"), folder / "CARD.md"):
+            old.unlink(missing_ok=True)  # the figures of another model must not stand beside this one
         files = {}
         for kind, graph in heads.items():
             file = f"head_{kind}.onnx"
@@ -326,28 +327,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} cannot be read: {error}") from None
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{path} is damaged: it holds no settings")
-    if not isinstance(manifest, dict):
-        raise ArtifactError(f"{path} is damaged: it holds no settings")
     missing = [key for key in ("format", "name", "encoder", "heads", "intervals", "domain") if key not in manifest]
     if missing:
         raise ArtifactError(f"{path} lacks {', '.join(missing)}")
     if manifest["format"] != FORMAT:
         raise ArtifactError(f"{path} is of format {manifest['format']}; this version reads format {FORMAT}")
     return manifest
-
-
-def _record(name: str, sequence: object) -> Record:
-    if isinstance(sequence, str):
-        return Record(name, sequence)
-    return Record(name, "", problem=f"the sequence is no text but {type(sequence).__name__}: {sequence!r:.40}")
-
-
-def _known(own: float | None, common: float | None) -> float | None:
-    """The growth temperature that counts for a record, None where it is unknown."""
-    if own is None or math.isnan(own):
-        return common
-    _check_growth_temperature(own)
-    return own
 
 
 def _record(name: str, sequence: object) -> Record:

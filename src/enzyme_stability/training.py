@@ -12,7 +12,7 @@ import numpy as np
 
 from enzyme_stability.domain import ApplicabilityDomain
 from enzyme_stability.encoders.composition import CompositionEncoder, amino_acid_frequencies
-from enzyme_stability.errors import DataError
+from enzyme_stability.errors import DataError, SequenceError
 from enzyme_stability.heads.onnx_export import to_onnx
 from enzyme_stability.heads.onnx_head import OnnxHead
 from enzyme_stability.heads.stacked import fit_stack
@@ -75,13 +75,38 @@ def read_training_table(config: TrainConfig) -> pd.DataFrame:
         table = table[table["split"] != "test"]
     table = table.dropna(subset=["sequence", "tm_celsius"]).reset_index(drop=True)
     _refuse_too_few(len(table), config)
-    table["residues"] = [clean_sequence(sequence).residues for sequence in table["sequence"]]
-    table["growth_temperature"] = known_growth_temperature(table, config.data.growth_temperature_columns)
+    growth_columns = [column for column in config.data.growth_temperature_columns if column in table]
+    for column in ("tm_celsius", *growth_columns):
+        table[column] = _numbers(table, column, path)
+    table["residues"] = _residues(table, path)
+    table["growth_temperature"] = known_growth_temperature(table, growth_columns)
     if "cluster" not in table:
         table["cluster"] = cluster(
             table["residues"].tolist(), config.data.cluster_identity, config.data.cluster_coverage
         )
     return table
+
+
+def _numbers(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    """A column as numbers; what is neither a finite number nor missing is an error that names the row."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
+    bad = table[column].notna() & ~np.isfinite(numbers)
+    if bad.any():
+        row = bad.to_numpy().argmax()
+        raise DataError(f"{path}, row {row + 1}: {column} is '{table[column].iloc[row]}', which is no temperature")
+    return numbers
+
+
+def _residues(table: pd.DataFrame, path: Path) -> list[str]:
+    residues = []
+    for row, sequence in enumerate(table["sequence"], start=1):
+        try:
+            residues.append(clean_sequence(str(sequence)).residues)
+        except SequenceError as error:
+            raise DataError(f"{path}, row {row}: {error}") from None
+    return residues
 
 
 def _refuse_too_few(proteins: int, config: TrainConfig) -> None:
