@@ -231,7 +231,7 @@ def test_a_table_of_nothing_usable_is_an_error_that_says_why(tmp_path: Path) -> 
 
 
 def test_a_name_that_is_neither_table_nor_file_lists_the_tables(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no table is called 'tm51'; known are: meltome_runs"):
+    with pytest.raises(DataError, match="no file or public table is called 'tm51'; the tables are: meltome_runs"):
         prepare(["tm51"], root=tmp_path)
 
 
