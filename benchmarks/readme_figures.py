@@ -92,8 +92,8 @@ def speed() -> list[str]:
         f"{start / imports:.1f} times as long as importing NumPy and ONNX Runtime alone; the *E. coli* proteome "
         f"({proteome['proteins']:,} proteins, {whole['peak_mb']:.0f} MB) {whole['median_s'] / reading:.1f} times "
         f"as long as reading it and counting residues; 100,000 proteins on one core {slower:.0f} times. A stream of "
-        f"{stream['proteins']:,} proteins peaks at {stream['peak_mb']:.0f} MB, {growth:.2f} times the peak after a tenth "
-        f"of it. The base install takes {run['install']['total_mb']:.0f} MB.",
+        f"{stream['proteins']:,} proteins peaks at {stream['peak_mb']:.0f} MB, {growth:.2f} times the peak after a "
+        f"tenth of it. The base install takes {run['install']['total_mb']:.0f} MB.",
     ]
 
 
