@@ -60,7 +60,7 @@ def test_a_misspelt_key_in_a_declaration_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unknown_table_lists_the_known_ones() -> None:
-    with pytest.raises(DataError, match="no file or public table is called 'tm51'; the tables are: meltome_runs, tm50_train"):
+    with pytest.raises(DataError, match="no file or public table is called 'tm51'; the tables are: meltome_runs, tm50"):
         find_table("tm51")
 
 
