@@ -111,6 +111,8 @@ def predict(
     from enzyme_stability.progress import count_along
 
     started = time.monotonic()
+    if output != "-" and Path(output).exists() and Path(sequences).exists() and Path(output).samefile(sequences):
+        raise DataError(f"{output} is the input itself: write to another file")
     predictor = Predictor.load(model, threads)
     records = read_records(
         sequences, column=column, id_column=id_column, growth_temperature_column=growth_temperature_column

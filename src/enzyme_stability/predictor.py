@@ -327,7 +327,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} cannot be read: {error}") from None
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{path} is damaged: it holds no settings")
-    missing = [key for key in ("format", "name", "encoder", "heads", "intervals", "domain") if key not in manifest]
+    missing = [
+        key
+        for key in ("format", "name", "description", "encoder", "heads", "intervals", "domain")
+        if key not in manifest
+    ]
     if missing:
         raise ArtifactError(f"{path} lacks {', '.join(missing)}")
     if manifest["format"] != FORMAT:

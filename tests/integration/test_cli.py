@@ -531,3 +531,25 @@ def test_a_table_is_prepared_split_and_checked_for_leakage(cli: Cli, tmp_path: P
     assert report.code == 0, report.err
     assert "42 test proteins with a relative among 40 training proteins" in report.out
     assert len(pd.read_csv(tmp_path / "nearest.csv")) == 42
+
+
+def test_the_input_is_never_overwritten_by_the_output(cli: Cli, tmp_path: Path) -> None:
+    table = tmp_path / "enzymes.csv"
+    table.write_text(f"id,sequence\na,{CHAIN}\n")
+    before = table.read_text()
+    outcome = cli("predict", table, "-o", table)
+    assert outcome.code == 2
+    assert "is the input itself" in outcome.err
+    assert table.read_text() == before
+
+
+def test_what_was_read_before_a_file_breaks_off_keeps_its_answer(cli: Cli, tmp_path: Path) -> None:
+    random.seed(1)
+    whole = "".join(f">p{k}\n{''.join(random.choices(AMINO_ACIDS, k=200))}\n" for k in range(300))
+    (tmp_path / "cut.fasta.gz").write_bytes(gzip.compress(whole.encode())[:20_000])
+    outcome = cli("predict", "cut.fasta.gz", "-o", "out.csv")
+    assert outcome.code == 2
+    assert "truncated" in outcome.err
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert 100 < len(rows) < 300
+    assert all(row["tm_celsius"] for row in rows)
