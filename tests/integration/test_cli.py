@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -41,6 +42,10 @@ class Outcome(NamedTuple):
 Cli = Callable[..., Outcome]
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
     """Runs the command line in this process, in an empty folder; nothing may ever end in a traceback."""
@@ -68,7 +73,15 @@ def process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
     def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
-        running = subprocess.Popen([SCRIPT, *map(str, arguments)], cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=pipe)
+        # A background shell has its children ignore the interrupt; a person's terminal does not.
+        running = subprocess.Popen(
+            [SCRIPT, *map(str, arguments)],
+            cwd=tmp_path,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            preexec_fn=_heed_interrupts if os.name == "posix" else None,  # noqa: PLW1509 - no threads here
+        )
         started.append(running)
         return running
 
