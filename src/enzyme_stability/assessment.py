@@ -16,12 +16,11 @@ from enzyme_stability.data.preparation import prepare_test_table
 from enzyme_stability.data.tables import find_table, known_tables
 from enzyme_stability.errors import DataError
 from enzyme_stability.evaluation import PEERS, Evaluation, evaluate, load_peers
-from enzyme_stability.measured import GIVEN_GROWTH, known_growth_temperature, predict_table
+from enzyme_stability.measured import GIVEN_GROWTH, HELD_OUT_FOLDS, known_growth_temperature, predict_table
 from enzyme_stability.metrics import coverage_curve
 from enzyme_stability.predictor import Predictor
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-HELD_OUT_FOLDS = "held_out_folds"
 _GROWTH_COLUMNS = ("growth_temperature_celsius", "predicted_growth_temperature_celsius")
 _FIGURES = ("predicted_celsius", "lower_celsius", "upper_celsius", "in_domain")
 

@@ -15,6 +15,10 @@ GIVEN_GROWTH = "_given_growth_temperature"
 """Ending of the columns predicted with the growth temperature as an input."""
 
 
+HELD_OUT_FOLDS = "held_out_folds"
+"""Name of the file that training leaves in a predictor's folder: every protein as predicted without its cluster."""
+
+
 def known_growth_temperature(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """Growth temperature in degC, NaN where unknown: the first of ``columns`` that has a value counts."""
     growth = pd.Series(np.nan, index=table.index)

@@ -16,7 +16,7 @@ from enzyme_stability.errors import DataError, SequenceError
 from enzyme_stability.heads.onnx_export import to_onnx
 from enzyme_stability.heads.onnx_head import OnnxHead
 from enzyme_stability.heads.stacked import fit_stack
-from enzyme_stability.measured import known_growth_temperature, predict_table
+from enzyme_stability.measured import HELD_OUT_FOLDS, known_growth_temperature, predict_table
 from enzyme_stability.predictor import PLAIN, WITH_GROWTH, Predictor, write_predictor
 from enzyme_stability.sequence import clean_sequence
 from enzyme_stability.uncertainty import ConformalInterval
@@ -52,11 +52,8 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
     report(f"fitting {config.name} on {len(table)} proteins")
     predictor = _fit(table, config, config.output)
     if folds is not None:
-        folds.to_csv(config.output / FOLDS_FILE, index=False, float_format="%.3f")
+        folds.to_csv(config.output / f"{HELD_OUT_FOLDS}.csv", index=False, float_format="%.3f")
     return predictor
-
-
-FOLDS_FILE = "held_out_folds.csv"
 
 
 def read_training_table(config: TrainConfig) -> pd.DataFrame:

@@ -20,7 +20,6 @@ from enzyme_stability.data.splits import split_by_cluster
 from enzyme_stability.errors import ArtifactError, DataError, EnzymeStabilityError
 from enzyme_stability.sequence import AMINO_ACIDS
 from enzyme_stability.training import (
-    FOLDS_FILE,
     MINIMUM_PROTEINS,
     cross_validate,
     predict_table,
@@ -203,7 +202,9 @@ def test_intervals_are_not_calibrated_on_copies_of_what_was_learned(configured: 
 
 
 def test_cross_validation_shows_that_there_is_nothing_to_learn_but_copies(configured: Configure) -> None:
-    folds = pd.read_csv(train(configured(families(60, 6, seed=0), cross_validation_folds=3)).folder / FOLDS_FILE)
+    folds = pd.read_csv(
+        train(configured(families(60, 6, seed=0), cross_validation_folds=3)).folder / "held_out_folds.csv"
+    )
     assert np.corrcoef(folds["predicted_celsius"], folds["tm_celsius"])[0, 1] < 0.3  # 0.68 where a fold sees itself
 
 
@@ -221,7 +222,7 @@ def test_cross_validation_predicts_each_protein_by_a_model_without_its_cluster(
     said: list[str] = []
     predictor = train(config, said.append)
     assert any("fold 3 of 3" in sentence for sentence in said)
-    folds = pd.read_csv(predictor.folder / FOLDS_FILE)
+    folds = pd.read_csv(predictor.folder / "held_out_folds.csv")
     assert {
         "id",
         "tm_celsius",
