@@ -9,11 +9,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 demo: $(VENV)/.base
 	$(BIN)/enzyme-stability predict examples/enzymes.fasta
 
+# Whole files run side by side, one a core; each on one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST)
 
 check: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -39,6 +42,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/integration/test_docs.py
 
 # The shipped predictors from the raw public tables: prepare, train, evaluate, write the card, put them in the package.
+# An interrupted training is gone on with by 'enzyme-stability train --resume outputs/tm50'.
 DATA     ?= ../shared/data
 CLI      := OMP_NUM_THREADS=1 $(BIN)/enzyme-stability
 SHIPPED  := src/enzyme_stability/pretrained
@@ -47,16 +51,17 @@ ENZYMES  := brenda_stability_train growth_and_optimum
 TESTS_OF_builtin := tm50_test deepstabp_test tmpred_test flip_human_clustered_test flip_mixed_test $(ENZYMES)
 TESTS_OF_tm50    := tm50_test $(ENZYMES)
 
-models: outputs/tm50/CARD.md outputs/builtin/CARD.md
+models: outputs/tm50.shipped outputs/builtin.shipped
 
 outputs/%.parquet: $(VENV)/.dev src/enzyme_stability/conf/prepare_%.yaml
 	mkdir -p outputs
 	$(CLI) data prepare --recipe $* --root $(DATA) --output $@
 
-outputs/%/predictor.json: outputs/%.parquet src/enzyme_stability/conf/train_%.yaml
+# Training writes its figures last, and a card of its own, which the evaluations below replace.
+outputs/%/metrics.json: outputs/%.parquet src/enzyme_stability/conf/experiment/%.yaml
 	$(CLI) train $*
 
-outputs/%/CARD.md: outputs/%/predictor.json outputs/%.parquet
+outputs/%.shipped: outputs/%/metrics.json outputs/%.parquet
 	for table in $(TESTS_OF_$*); do \
 	  $(CLI) evaluate $$table --model outputs/$* --root $(DATA) --train outputs/$*.parquet --output outputs/evaluation/$* || exit 1; \
 	done
@@ -66,8 +71,9 @@ outputs/%/CARD.md: outputs/%/predictor.json outputs/%.parquet
 	mkdir -p $(SHIPPED)/$* $(RESULTS)/$*
 	cp outputs/$*/predictor.json outputs/$*/*.onnx outputs/$*/CARD.md $(SHIPPED)/$*
 	cp outputs/$*/held_out_folds*.json outputs/evaluation/$*/*.json outputs/evaluation/$*/*.png $(RESULTS)/$*
+	touch $@
 
-.PRECIOUS: outputs/%.parquet outputs/%/predictor.json
+.PRECIOUS: outputs/%.parquet outputs/%/metrics.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -23,15 +23,14 @@ from sklearn.metrics import r2_score
 from threadpoolctl import threadpool_limits
 
 from enzyme_stability.config import TrainConfig
-from enzyme_stability.configuration import compose
 from enzyme_stability.data.homology import cluster
 from enzyme_stability.data.preparation import prepare_test_table
 from enzyme_stability.data.splits import folds_by_cluster
 from enzyme_stability.heads.landmark_ridge import DescriptorScaling, LandmarkRidge
 from enzyme_stability.metrics import paired_difference
 from enzyme_stability.sequence import clean_sequence
-from enzyme_stability.training import read_training_table
-from held_out import Fit, encoded, figures_of, predict_held_out, smaller, stack_with_extra
+from enzyme_stability.training_table import read_training_table
+from held_out import Fit, encoded, figures_of, predict_held_out, recipe_on, smaller, stack_with_extra
 from reporting import DATA, RESULTS, Data, Results, Smoke, data_file, figure, keep, machine, number, run, show
 
 GROWTH, OPTIMUM, STABILITY = (f"{name}_temperature_celsius" for name in ("growth", "optimum", "stability"))
@@ -67,14 +66,14 @@ def main(
     """See whether other temperatures of enzymes help to learn Tm; see the top of this file."""
     data_file(data, "enzymes")
     facts = machine()
-    config = compose("builtin", [f"data.path={table.resolve()}"])
+    config = recipe_on("builtin", table)
     config = smaller(config) if smoke else config
     proteins, enzymes = read_training_table(config), read_enzymes(data)
     if smoke:
         proteins = proteins.iloc[: _SMOKE["proteins"]].reset_index(drop=True)
         enzymes = enzymes.sample(_SMOKE["enzymes"], random_state=0, ignore_index=True)
     together = cluster(
-        [*proteins["residues"], *enzymes["residues"]], config.data.cluster_identity, config.data.cluster_coverage
+        [*proteins["residues"], *enzymes["residues"]], config.split.cluster_identity, config.split.cluster_coverage
     )
     proteins["cluster"], enzymes["cluster"] = together[: len(proteins)], together[len(proteins) :]
     rows: dict[str, dict[str, Any]] = {}
@@ -104,7 +103,7 @@ def main(
     content = {
         "proteins": len(proteins),
         "enzymes": {target: int(enzymes[target].notna().sum()) for target in outlooks},
-        "folds": config.cross_validation_folds,
+        "folds": config.split.folds,
         "bootstrap": bootstrap,
         "ridges": ridges,
         "rows": rows,
@@ -130,11 +129,11 @@ def outlook(proteins: pd.DataFrame, enzymes: pd.DataFrame, target: str, config: 
     of_enzymes, _ = encoded(known, config)
     settings = config.head.ridges[0]
     together = np.concatenate([proteins["cluster"], known["cluster"]])
-    folds = folds_by_cluster(together, config.cross_validation_folds, config.seed)
+    folds = folds_by_cluster(together, config.split.folds, config.seed)
     protein_fold, enzyme_fold = folds[: len(proteins)], folds[len(proteins) :]
     said = np.empty((len(proteins), targets.shape[1]))
     own = np.empty(len(known))
-    for fold in range(config.cross_validation_folds):
+    for fold in range(config.split.folds):
         learn = enzyme_fold != fold
         scaling = DescriptorScaling.fit(of_enzymes[learn], columns, settings)
         random = np.random.default_rng(config.seed)

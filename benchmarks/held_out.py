@@ -7,12 +7,14 @@ figures stand beside those of ``cross_validate``. Models are put together from t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from enzyme_stability.config import StackedHead, TrainConfig
+from enzyme_stability.configuration import compose
 from enzyme_stability.data.splits import folds_by_cluster, split_by_cluster
 from enzyme_stability.encoders.composition import CompositionEncoder
 from enzyme_stability.heads.onnx_export import to_onnx
@@ -58,9 +60,9 @@ def encoded(table: pd.DataFrame, config: TrainConfig) -> tuple[np.ndarray, dict[
 def predict_held_out(table: pd.DataFrame, config: TrainConfig, fit: Fit) -> pd.DataFrame:
     """Predict every protein by a model that saw no protein of its cluster; columns as of ``cross_validate``."""
     clusters, tm = table["cluster"].to_numpy(), table["tm_celsius"].to_numpy(dtype=float)
-    folds = folds_by_cluster(clusters, config.cross_validation_folds, config.seed)
+    folds = folds_by_cluster(clusters, config.split.folds, config.seed)
     predicted = np.empty((3, len(table)))
-    for fold in range(config.cross_validation_folds):
+    for fold in range(config.split.folds):
         asked, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         learn, calibration = (rest[part] for part in learning_parts(clusters[rest], config))
         model = fit(learn)
@@ -73,7 +75,7 @@ def predict_held_out(table: pd.DataFrame, config: TrainConfig, fit: Fit) -> pd.D
 
 def learning_parts(clusters: np.ndarray, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """Which proteins are learned from and which calibrate the interval, two masks of shape (n,)."""
-    share = config.data.calibration_share
+    share = config.split.calibration_share
     learn = split_by_cluster(clusters, {"train": 1 - share, "calibration": share}, config.seed) == "train"
     return learn, ~learn
 
@@ -132,6 +134,14 @@ def fit_head(
     return OnnxHead(to_onnx(stack, with_growth_temperature=False), config.threads)
 
 
+def recipe_on(name: str, table: Path | None) -> TrainConfig:
+    """The recipe of a predictor that ships, learning from ``table`` where one is given."""
+    config = compose([name])
+    if table is None:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(table)})})
+
+
 def smaller(config: TrainConfig) -> TrainConfig:
     """The same run with hardly any work in it: two folds, few trees, few landmarks; shows that a script runs."""
     head = config.head
@@ -140,10 +150,8 @@ def smaller(config: TrainConfig) -> TrainConfig:
         "trees": head.trees.model_copy(update={"trees": 20, "learning_rate": 0.2, "minimum_leaf_size": 10}),
         "inner_folds": 2,
     }
-    data = config.data.model_copy(update={"calibration_share": 0.35})
-    return config.model_copy(
-        update={"head": head.model_copy(update=changes), "data": data, "cross_validation_folds": 2}
-    )
+    split = config.split.model_copy(update={"calibration_share": 0.35, "folds": 2})
+    return config.model_copy(update={"head": head.model_copy(update=changes), "split": split})
 
 
 def figures_of(predicted: pd.DataFrame, bootstrap: int) -> dict[str, Any]:

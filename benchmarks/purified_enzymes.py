@@ -29,15 +29,14 @@ from threadpoolctl import threadpool_limits
 
 from enzyme_stability import Predictor
 from enzyme_stability.config import TrainConfig
-from enzyme_stability.configuration import compose
 from enzyme_stability.data.homology import cluster
 from enzyme_stability.data.preparation import prepare_test_table
 from enzyme_stability.data.splits import folds_by_cluster
 from enzyme_stability.measured import GIVEN_GROWTH, known_growth_temperature, predict_table
 from enzyme_stability.metrics import paired_difference
 from enzyme_stability.sequence import clean_sequence
-from enzyme_stability.training import read_training_table
-from held_out import COVERAGE, Raw, figures_of, smaller
+from enzyme_stability.training_table import read_training_table
+from held_out import COVERAGE, Raw, figures_of, recipe_on, smaller
 from remedies import FIGURES, FORMS, Remedy, recalibrated, simple_remedies, source_as_input
 from reporting import DATA, RESULTS, Data, Results, Smoke, data_file, figure, keep, machine, number, run, show
 
@@ -68,7 +67,7 @@ def main(
     train, validation, optimum = map(partial(_predicted, predictor, data), names, parts)
     stability = pd.concat([train, validation], ignore_index=True)
     shift = {"stability": shift_figures(stability, bootstrap), "optimum": shift_figures(optimum, bootstrap)}
-    config = compose("builtin", [] if table is None else [f"data.path={table.resolve()}"])
+    config = recipe_on("builtin", table)
     config = smaller(config) if smoke else config
     learnt = None if table is None else read_training_table(config)
     if learnt is not None and smoke:
@@ -126,8 +125,8 @@ def remedies_compared(
     others = [] if learnt is None else learnt["residues"].tolist()
     together = cluster(
         [*train["residues"], *validation["residues"], *others],
-        config.data.cluster_identity,
-        config.data.cluster_coverage,
+        config.split.cluster_identity,
+        config.split.cluster_coverage,
     )
     enzymes = pd.concat([train, validation], ignore_index=True)
     clusters = together[: len(enzymes)]

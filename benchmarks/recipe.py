@@ -30,14 +30,15 @@ from threadpoolctl import threadpool_limits
 
 from enzyme_stability.config import LandmarkRidge as RidgeSettings
 from enzyme_stability.config import TrainConfig
-from enzyme_stability.configuration import compose
 from enzyme_stability.encoders.composition import amino_acid_frequencies
 from enzyme_stability.errors import DataError
+from enzyme_stability.fitting import encode, fit_predictor
 from enzyme_stability.heads.landmark_ridge import DescriptorScaling, LandmarkRidge
 from enzyme_stability.heads.stacked import fit_stack
 from enzyme_stability.measured import GIVEN_GROWTH
 from enzyme_stability.metrics import paired_difference
-from enzyme_stability.training import cross_validate, read_training_table, train
+from enzyme_stability.training import cross_validate
+from enzyme_stability.training_table import read_training_table
 from held_out import (
     Columns,
     Fit,
@@ -47,6 +48,7 @@ from held_out import (
     figures_of,
     learning_parts,
     predict_held_out,
+    recipe_on,
     smaller,
     stack_with_extra,
     without_quantiles,
@@ -86,7 +88,7 @@ def main(
 ) -> None:
     """Compare the variants of a recipe on homology-held-out folds; see the top of this file."""
     facts = machine()
-    config = compose(recipe, [f"data.path={table.resolve()}"])
+    config = recipe_on(recipe, table)
     config = smaller(config) if smoke else config
     proteins = read_training_table(config)
     if smoke:
@@ -96,14 +98,12 @@ def main(
         "recipe": recipe,
         "proteins": len(proteins),
         "clusters": int(proteins["cluster"].nunique()),
-        "folds": config.cross_validation_folds,
+        "folds": config.split.folds,
         "bootstrap": bootstrap,
         "rows": rows,
     }
     shipped = pd.Series(dtype=float)
-    with threadpool_limits(config.threads), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, table.name).with_suffix(".parquet")
-        proteins.to_parquet(path)
+    with threadpool_limits(config.threads):
         for variant in variants(proteins, config):
             if variant.group != "shipped" and only not in variant.name:
                 continue
@@ -113,7 +113,7 @@ def main(
                 shipped = predicted["predicted_celsius"]
             rows[variant.name] = {
                 "group": variant.group,
-                **_cost(variant, proteins, config, path),
+                **_cost(variant, proteins, config),
                 **figures_of(predicted, bootstrap),
                 "minus_shipped": paired_difference(
                     predicted["tm_celsius"],
@@ -123,7 +123,7 @@ def main(
                 ),
             }
             kept = keep(f"recipe_{recipe}", results, content, facts, smoke=smoke)  # a run broken off leaves what it has
-    _print(rows, recipe, len(proteins), config.cross_validation_folds)
+    _print(rows, recipe, len(proteins), config.split.folds)
     print(f"\nfigures are in {kept.name}")
 
 
@@ -194,15 +194,21 @@ def _predict(variant: Variant, table: pd.DataFrame, config: TrainConfig) -> pd.D
     return predicted.drop(columns=list(plain.values())).rename(columns=plain)
 
 
-def _cost(variant: Variant, table: pd.DataFrame, config: TrainConfig, path: Path) -> dict[str, float | None]:
-    """Seconds of one run on the whole table, and megabytes of what it leaves where it leaves something."""
+def _cost(variant: Variant, table: pd.DataFrame, config: TrainConfig) -> dict[str, float | None]:
+    """Seconds of one fit to the whole table, and megabytes of what it leaves where it leaves something."""
     started, busy = time.perf_counter(), time.process_time()
     megabytes = None
     if isinstance(variant.made, TrainConfig):
+        known = table if variant.name == GIVEN else table.assign(growth_temperature=np.nan)
         with tempfile.TemporaryDirectory() as folder:
-            changes = {"output": Path(folder), "cross_validation_folds": 0}
-            data = variant.made.data.model_copy(update={"path": path})
-            predictor = train(variant.made.model_copy(update={"data": data, **changes}))
+            predictor = fit_predictor(
+                known,
+                encode(known["residues"].tolist(), variant.made, print),
+                variant.made,
+                Path(folder),
+                checkpoints=Path(folder, "checkpoints"),
+                log=lambda _: lambda *_: None,
+            )
             megabytes = sum(file.stat().st_size for file in predictor.model_files()) / 1e6
     else:
         learn, _ = learning_parts(table["cluster"].to_numpy(), config)

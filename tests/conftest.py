@@ -77,10 +77,11 @@ def made_up_proteins() -> pd.DataFrame:
 def quick_settings() -> dict[str, Any]:
     """A training configuration that takes a second."""
     return {
-        "name": "quick",
+        "run_name": "quick",
         "description": "Made-up proteins.",
         "output": "quick",
-        "data": {"path": "table.csv", "calibration_share": 0.3},
+        "data": {"path": "table.csv"},
+        "split": {"calibration_share": 0.3, "folds": 0},
         "encoder": {"kind": "composition", "blocks": ["amino_acids", "whole_chain", "termini"]},
         "head": {
             "kind": "stacked",
@@ -92,7 +93,8 @@ def quick_settings() -> dict[str, Any]:
             ],
             "trees": {"trees": 40, "learning_rate": 0.1, "leaves": 6, "minimum_leaf_size": 10},
         },
+        "trainer": {},
+        "tracking": {},
         "interval": {},
         "domain": {},
-        "cross_validation_folds": 0,
     }

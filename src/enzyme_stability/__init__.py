@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enzyme_stability.errors import EnzymeStabilityError as EnzymeStabilityError
-    from enzyme_stability.predictor import Prediction as Prediction
+    from enzyme_stability.prediction import Prediction as Prediction
     from enzyme_stability.predictor import Predictor as Predictor
     from enzyme_stability.sequence import Record as Record
 
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "EnzymeStabilityError": "errors",
-    "Prediction": "predictor",
+    "Prediction": "prediction",
     "Predictor": "predictor",
     "Record": "sequence",
 }

@@ -14,14 +14,17 @@ from enzyme_stability.data.frames import read_table, write_table
 from enzyme_stability.data.leakage import leakage
 from enzyme_stability.data.preparation import prepare_test_table
 from enzyme_stability.data.tables import find_table, known_tables
+from enzyme_stability.embeddings.table import EmbeddingTable
 from enzyme_stability.errors import DataError
 from enzyme_stability.evaluation import PEERS, Evaluation, evaluate, load_peers
+from enzyme_stability.manifest import writing
 from enzyme_stability.measured import GIVEN_GROWTH, HELD_OUT_FOLDS, known_growth_temperature, predict_table
 from enzyme_stability.metrics import coverage_curve
 from enzyme_stability.predictor import Predictor
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _GROWTH_COLUMNS = ("growth_temperature_celsius", "predicted_growth_temperature_celsius")
+_FOLDS = {"label": "Tm", "split": "homology-held-out folds", "description": "folds without relatives"}
 _FIGURES = ("predicted_celsius", "lower_celsius", "upper_celsius", "in_domain")
 
 
@@ -34,6 +37,7 @@ def assess(
     train: Path | None = None,
     with_growth_temperature: bool = False,
     coverage: float = 0.9,
+    embeddings: EmbeddingTable | None = None,
 ) -> Evaluation:
     """Predict a table with measured temperatures and say how good the predictions are.
 
@@ -45,8 +49,10 @@ def assess(
         train: The prepared table the predictor learned from: for the baselines and the leakage report.
         with_growth_temperature: Give the predictor the growth temperature; proteins without one are left aside.
         coverage: Coverage of the intervals.
+        embeddings: Taken instead of the sequences, by the table's ids.
 
     Raises:
+        ArtifactError: The folder cannot be written to.
         DataError: The table cannot be read, or has no growth temperature where one is wanted.
     """
     rows = prepare_test_table(table, root).table
@@ -64,7 +70,7 @@ def assess(
         if rows.empty or not predictor.takes_growth_temperature:
             raise DataError(f"{table} or the predictor knows no growth temperature")
         name, about["description"] = f"{name}_with_growth_temperature", "growth temperature given as an input"
-    made = predict_table(predictor, rows, coverage)
+    made = predict_table(predictor, rows, coverage, embeddings)
     predicted = _chosen(rows, made, GIVEN_GROWTH if with_growth_temperature else "")
     learnt = None if train is None else read_table(train)
     report = None
@@ -86,12 +92,13 @@ def assess(
         nominal_coverage=coverage,
         growth_temperature_column="growth_temperature",
     )
-    output.mkdir(parents=True, exist_ok=True)
-    _write_json(evaluation, output)
-    write_table(predicted.drop(columns="sequence"), output / f"{name}.predictions.csv")
-    plots.parity(predicted, output / f"{name}_parity.png", name=name, quantity=about["label"])
-    plots.error_by_band(predicted, output / f"{name}_error_by_band.png", name=name, quantity=about["label"])
-    _plot_coverage(predictor, rows, output / f"{name}_coverage.png", name, with_growth_temperature)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        _write_json(evaluation, output)
+        write_table(predicted.drop(columns="sequence"), output / f"{name}.predictions.csv")
+        plots.parity(predicted, output / f"{name}_parity.png", name=name, quantity=about["label"])
+        plots.error_by_band(predicted, output / f"{name}_error_by_band.png", name=name, quantity=about["label"])
+        _plot_coverage(predictor, rows, output / f"{name}_coverage.png", name, with_growth_temperature, embeddings)
     return evaluation
 
 
@@ -107,7 +114,35 @@ def assess_folds(predictor: Predictor, *, with_growth_temperature: bool = False)
         rows = rows[rows["growth_temperature"].notna()]
     predicted = _chosen(rows, rows, GIVEN_GROWTH if with_growth_temperature else "")
     name = f"{HELD_OUT_FOLDS}{'_with_growth_temperature' * with_growth_temperature}"
-    return evaluate(name, predicted, source={"label": "Tm", "split": "homology-held-out folds"}, nominal_coverage=0.9)
+    return evaluate(name, predicted, source=_FOLDS, nominal_coverage=0.9)
+
+
+def assess_run(predictor: Predictor, calibration: pd.DataFrame, learnt: pd.DataFrame, folder: Path) -> Evaluation:
+    """How good a fresh predictor is: over the held-out folds or, without any, on the proteins kept for the intervals.
+
+    Args:
+        predictor: As training left it.
+        calibration: Proteins of clusters it was not fitted on; its intervals were calibrated on them.
+        learnt: Proteins it was fitted on, for the baselines.
+        folder: For the pictures and, without folds, the figures.
+
+    Raises:
+        ArtifactError: The folder cannot be written to.
+    """
+    evaluation = assess_folds(predictor)
+    if evaluation is not None:
+        predicted = read_table(predictor.folder / f"{HELD_OUT_FOLDS}.csv")
+    else:
+        predicted = _chosen(calibration, predict_table(predictor, calibration), "")
+        source = {"label": "Tm", "split": "calibration", "description": "proteins kept for the intervals"}
+        evaluation = evaluate("calibration_proteins", predicted, train=learnt, source=source, nominal_coverage=0.9)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if evaluation.name != HELD_OUT_FOLDS:  # those have their file beside the card
+            _write_json(evaluation, folder)
+        plots.parity(predicted, folder / f"{evaluation.name}_parity.png", name=evaluation.name)
+        plots.error_by_band(predicted, folder / f"{evaluation.name}_error_by_band.png", name=evaluation.name)
+    return evaluation
 
 
 def write_card(predictor: Predictor, evaluations: Path) -> Path:
@@ -118,12 +153,13 @@ def write_card(predictor: Predictor, evaluations: Path) -> Path:
         evaluations: Folder with the JSON files that ``assess`` leaves.
 
     Raises:
-        DataError: The folder is missing or holds no evaluation.
+        ArtifactError: The predictor's folder cannot be written to.
+        DataError: The folder is missing, or holds no evaluation or a damaged one.
     """
     found = sorted(evaluations.glob("*.json"))
-    if not found:
+    if not found and not (predictor.folder / f"{HELD_OUT_FOLDS}.csv").is_file():
         raise DataError(f"{evaluations} holds no evaluation; make some with 'enzyme-stability evaluate'")
-    saved = [Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in found]
+    saved = [_read_evaluation(path) for path in found]
     folds = [assess_folds(predictor, with_growth_temperature=given) for given in (False, True)]
     tests = [e for e in saved if e.source.get("label") == "Tm"] + [e for e in folds[1:] if e is not None]
     purified = [e for e in saved if e.source.get("label") != "Tm"]
@@ -136,12 +172,20 @@ def write_card(predictor: Predictor, evaluations: Path) -> Path:
         artefact_bytes=sum(path.stat().st_size for path in predictor.model_files()),
         calibration_proteins=training["calibration_proteins"],
     )
-    for evaluation in folds:
-        if evaluation is not None:
-            _write_json(evaluation, predictor.folder)
     path = predictor.folder / "CARD.md"
-    path.write_text(text, encoding="utf-8")
+    with writing(predictor.folder):
+        for evaluation in folds:
+            if evaluation is not None:
+                _write_json(evaluation, predictor.folder)
+        path.write_text(text, encoding="utf-8")
     return path
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    try:
+        return Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (AttributeError, DataError, KeyError, OSError, TypeError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an evaluation: {error}") from None
 
 
 def _write_json(evaluation: Evaluation, folder: Path) -> None:
@@ -158,11 +202,16 @@ def _chosen(rows: pd.DataFrame, made: pd.DataFrame, suffix: str) -> pd.DataFrame
 
 
 def _plot_coverage(
-    predictor: Predictor, rows: pd.DataFrame, path: Path, name: str, with_growth_temperature: bool
+    predictor: Predictor,
+    rows: pd.DataFrame,
+    path: Path,
+    name: str,
+    with_growth_temperature: bool,
+    embeddings: EmbeddingTable | None,
 ) -> None:
     suffix = GIVEN_GROWTH if with_growth_temperature else ""
     bounds: dict[float, Any] = {}
     for level in COVERAGES:
-        made = predict_table(predictor, rows, level)
+        made = predict_table(predictor, rows, level, embeddings)
         bounds[level] = (made[f"lower_celsius{suffix}"], made[f"upper_celsius{suffix}"])
     plots.coverage(coverage_curve(np.asarray(rows["tm_celsius"]), bounds), path, name=name)

@@ -10,6 +10,9 @@ import numpy as np
 
 from enzyme_stability.sequence import AMINO_ACIDS, CleanSequence
 
+UNLIKE = "unlike every protein learned from"
+"""What the domain check says of a protein far from all that the predictor remembers."""
+
 _DNA_LETTERS = frozenset("ACGT")
 _LEAST_DEVIATION = 1e-3  # of a residue that hardly any protein learned from has
 _DNA_MINIMUM = 30  # residues; a shorter protein of only A, C, G and T may exist
@@ -109,7 +112,7 @@ class ApplicabilityDomain:
         if distance > self.maximum_composition_distance:
             found.append("unusual amino-acid composition")
         if similarity < self.minimum_similarity:
-            found.append("unlike every protein learned from")
+            found.append(UNLIKE)
         return found
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from enzyme_stability.embeddings.table import EmbeddingTable
+from enzyme_stability.errors import DataError
 from enzyme_stability.predictor import Predictor
 from enzyme_stability.sequence import Record
 
@@ -28,19 +30,31 @@ def known_growth_temperature(table: pd.DataFrame, columns: Sequence[str]) -> pd.
     return growth
 
 
-def predict_table(predictor: Predictor, table: pd.DataFrame, coverage: float = 0.9) -> pd.DataFrame:
+def predict_table(
+    predictor: Predictor, table: pd.DataFrame, coverage: float = 0.9, embeddings: EmbeddingTable | None = None
+) -> pd.DataFrame:
     """Predictions beside measurements, with and without the growth temperature.
 
     Args:
         predictor: The predictor.
         table: Columns ``sequence`` and ``tm_celsius``; ``growth_temperature`` (degC, NaN unknown) where there is one.
         coverage: Coverage of the intervals.
+        embeddings: Taken instead of the sequences, by ``id``.
+
+    Raises:
+        DataError: A protein of the table has no embedding.
     """
 
     def columns(growth: pd.Series | None, suffix: str) -> dict[str, list[Any]]:
         temperatures = [None] * len(table) if growth is None else [None if np.isnan(g) else g for g in growth]
         records = [Record("", s, g) for s, g in zip(table["sequence"], temperatures, strict=True)]
-        rows = predictor.predict(records, coverage=coverage, strict=True)
+        if embeddings is None:
+            rows = predictor.predict(records, coverage=coverage, strict=True)
+        else:
+            vectors = _by_id(table, embeddings)
+            rows = predictor.predict_embeddings(
+                table["id"].tolist(), vectors, made_by=embeddings.metadata, coverage=coverage
+            )
         return {
             f"predicted_celsius{suffix}": [r.tm_celsius for r in rows],
             f"lower_celsius{suffix}": [r.tm_lower_celsius for r in rows],
@@ -50,6 +64,15 @@ def predict_table(predictor: Predictor, table: pd.DataFrame, coverage: float = 0
 
     kept = [c for c in ("id", "tm_celsius", "organism", "growth_temperature") if c in table]
     given = columns(None, "")
-    if predictor.takes_growth_temperature and "growth_temperature" in table:
+    if embeddings is None and predictor.takes_growth_temperature and "growth_temperature" in table:
         given |= columns(table["growth_temperature"], GIVEN_GROWTH)
     return pd.concat([table[kept], pd.DataFrame(given, index=table.index)], axis=1)
+
+
+def _by_id(table: pd.DataFrame, embeddings: EmbeddingTable) -> np.ndarray:
+    place = {name: k for k, name in enumerate(embeddings.ids)}
+    asked = table["id"].astype(str).tolist()
+    if absent := [name for name in asked if name not in place]:
+        raise DataError(f"{len(absent):,} of {len(asked):,} proteins have no embedding, such as {absent[0]}")
+    vectors: np.ndarray = embeddings.vectors[[place[name] for name in asked]]
+    return vectors

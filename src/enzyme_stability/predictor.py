@@ -3,71 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from enzyme_stability.correction import Correction
 from enzyme_stability.data.readers import HIGHEST_GROWTH_TEMPERATURE, LOWEST_GROWTH_TEMPERATURE
-from enzyme_stability.domain import ApplicabilityDomain
+from enzyme_stability.domain import UNLIKE, ApplicabilityDomain
 from enzyme_stability.encoders.composition import CompositionEncoder, amino_acid_frequencies
 from enzyme_stability.errors import ArtifactError, ConfigError, EnzymeStabilityError, SequenceError
-from enzyme_stability.heads.onnx_head import OnnxHead
+from enzyme_stability.heads.onnx_head import HeadOutput, OnnxHead
+from enzyme_stability.manifest import ADAPTER, MANIFEST, read_manifest
+from enzyme_stability.prediction import Prediction
 from enzyme_stability.sequence import CleanSequence, Record, clean_sequence
 from enzyme_stability.uncertainty import ConformalInterval
 
-FORMAT = 1
-MANIFEST = "predictor.json"
+if TYPE_CHECKING:
+    from enzyme_stability.embeddings.encoder import LanguageModelEncoder
+
 PLAIN = "plain"
 WITH_GROWTH = "with_growth_temperature"
 _PRETRAINED = Path(__file__).parent / "pretrained"
 _CHUNK_RECORDS = 1024
 _CHUNK_RESIDUES = 2_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One row of the answer. Temperatures in degC, rounded to 0.01; None where there is no answer.
-
-    Attributes:
-        id: Name of the record.
-        length: Residues in the chain, the non-standard ones included.
-        tm_celsius: Melting temperature.
-        tm_lower_celsius: Lower end of the interval.
-        tm_upper_celsius: Upper end of the interval.
-        in_domain: Whether the protein is like those the predictor learned from.
-        status: ``ok``; ``warning`` where the sequence was changed by the residue policy; ``error`` where there is no
-            answer.
-        note: What was changed, why the protein is out of domain, or what was wrong.
-    """
-
-    id: str
-    length: int | None
-    tm_celsius: float | None
-    tm_lower_celsius: float | None
-    tm_upper_celsius: float | None
-    in_domain: bool | None
-    status: str
-    note: str
-
-
-COLUMNS: dict[str, type] = {
-    "id": str,
-    "length": int,
-    "tm_celsius": float,
-    "tm_lower_celsius": float,
-    "tm_upper_celsius": float,
-    "in_domain": bool,
-    "status": str,
-    "note": str,
-}
 
 
 class Predictor:
@@ -76,15 +40,16 @@ class Predictor:
     Args:
         folder: A saved predictor.
         threads: Threads of the model; 0 takes all cores.
+        store: Folder of the store of embeddings; None is the one all commands share.
 
     Raises:
         ArtifactError: The folder is incomplete, damaged or of another format.
     """
 
-    def __init__(self, folder: str | Path, threads: int = 0) -> None:
+    def __init__(self, folder: str | Path, threads: int = 0, store: Path | None = None) -> None:
         self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder)
-        self._threads = threads
+        self.manifest = read_manifest(self.folder)
+        self._threads, self._store = threads, store
         self._heads: dict[str, OnnxHead] = {}
         try:
             self._intervals = {
@@ -100,7 +65,9 @@ class Predictor:
                 for kind, head in self.manifest["heads"].items()
                 if kind in self._intervals
             }
-            self._encoder = CompositionEncoder(self.manifest["encoder"]["blocks"])
+            self._encoder_kind = str(self.manifest["encoder"]["kind"])
+            correction = self.manifest.get("correction")
+            self._correction = None if correction is None else Correction.from_dict(correction)
             self.domain = ApplicabilityDomain.from_dict(self.manifest["domain"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{self.folder / MANIFEST} is damaged: {error!r}") from None
@@ -115,11 +82,15 @@ class Predictor:
         return cls(_PRETRAINED / name, threads)
 
     @classmethod
-    def load(cls, where: str | Path, threads: int = 0) -> Predictor:
-        """The predictor in a folder, or the built-in one of that name."""
+    def load(cls, where: str | Path, threads: int = 0, store: Path | None = None) -> Predictor:
+        """The predictor in a folder or at a URL such as gs://bucket/name, or the built-in one of that name."""
+        if "://" in str(where):
+            from enzyme_stability.storage import fetch
+
+            where = fetch(str(where))
         if str(where) in cls.builtin_names() and not (Path(where) / MANIFEST).exists():
             return cls.builtin(str(where), threads)
-        return cls(where, threads)
+        return cls(where, threads, store)
 
     @staticmethod
     def builtin_names() -> list[str]:
@@ -143,7 +114,13 @@ class Predictor:
 
     def model_files(self) -> list[Path]:
         """The files that prediction needs."""
-        return [self.folder / MANIFEST, *(path for path, _ in self._files.values())]
+        adapter = sorted((self.folder / ADAPTER).glob("*")) if self._adapted else []
+        return [self.folder / MANIFEST, *(path for path, _ in self._files.values()), *adapter]
+
+    def files(self) -> list[Path]:
+        """The files that prediction needs, and the card."""
+        card = self.folder / "CARD.md"
+        return [*self.model_files(), *([card] if card.is_file() else [])]
 
     def save(self, folder: str | Path) -> None:
         """Copy the predictor to a new folder.
@@ -236,13 +213,108 @@ class Predictor:
         self, kind: str, sequences: list[CleanSequence], growth: np.ndarray, coverage: float
     ) -> Iterator[tuple[Any, ...]]:
         residues = [s.residues for s in sequences]
-        out = self._head(kind).predict(self._encoder.encode(residues), growth if kind == WITH_GROWTH else None)
+        out = self.raw_output(residues, growth if kind == WITH_GROWTH else None)
         lower, upper = self._intervals[kind].interval(out.tm, out.lower, out.upper, coverage)
         reasons = self.domain.reasons(sequences, amino_acid_frequencies(residues), out.similarity)
         for sequence, why, *temperatures in zip(sequences, reasons, out.tm, lower, upper, strict=True):
             notes = [*sequence.notes, *([f"out of domain: {', '.join(why)}"] if why else [])]
             rounded = (round(float(t), 2) for t in temperatures)
             yield sequence.length, *rounded, not why, "warning" if sequence.notes else "ok", "; ".join(notes)
+
+    def raw_output(
+        self, residues: Sequence[str], growth_temperature: np.ndarray | None = None, *, corrected: bool = True
+    ) -> HeadOutput:
+        """What the head says of cleaned sequences, before the interval is calibrated.
+
+        Args:
+            residues: Standard residues only.
+            growth_temperature: degC, shape (n,); None for the head that takes none.
+            corrected: Whether a correction to a user's own measurements is applied.
+        """
+        head = self._head(PLAIN if growth_temperature is None else WITH_GROWTH)
+        if isinstance(self.encoder, CompositionEncoder):
+            out = head.predict(self.encoder.encode(residues), growth_temperature)
+        elif head.pooling == "mean":
+            out = head.predict(np.stack(self.encoder.encode(residues)), growth_temperature)
+        else:
+            out = self._from_residues(head, residues)
+        if self._correction is None or not corrected:
+            return out
+        tm, lower, upper = self._correction.apply(
+            out.tm, out.lower, out.upper, amino_acid_frequencies(residues), growth_temperature
+        )
+        return out._replace(tm=tm, lower=lower, upper=upper)
+
+    def _from_residues(self, head: OnnxHead, residues: Sequence[str]) -> HeadOutput:
+        """Part by part: the embeddings of all residues of many proteins would not fit into memory."""
+        from enzyme_stability.embeddings.encoder import in_parts
+
+        parts = [head.predict(self.encoder.encode(residues[part])) for part in in_parts(residues)]
+        return HeadOutput(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+    def predict_embeddings(
+        self,
+        ids: Sequence[str],
+        vectors: np.ndarray,
+        *,
+        made_by: Mapping[str, Any] | None = None,
+        coverage: float = 0.9,
+    ) -> list[Prediction]:
+        """Predict from embeddings made elsewhere; length and composition are unknown and not part of the domain check.
+
+        Args:
+            ids: Name of each protein.
+            vectors: Embeddings, shape (n, width), made as this predictor makes them.
+            made_by: What their file says of how they were made; it must not contradict the predictor.
+            coverage: Share of proteins whose Tm the interval should hold.
+
+        Raises:
+            ConfigError: The embeddings were made in another way, or this predictor needs the sequences.
+        """
+        head = self._head(PLAIN)
+        settings = self.manifest["encoder"]
+        if self._encoder_kind == "composition" or head.pooling != "mean" or self._adapted:
+            raise ConfigError(f"{self.name} does not take embeddings; give it sequences")
+        if self._correction is not None and self._correction.weights:
+            raise ConfigError(f"{self.name} is corrected by the composition of a protein; give it sequences")
+        if vectors.ndim != 2 or vectors.shape[1] != head.width:
+            raise ConfigError(
+                f"these embeddings are {vectors.shape[-1]} wide, and {self.name} takes {head.width}: they are those of "
+                f"{settings.get('model')}"
+            )
+        for name, own in (("revision", settings.get("fingerprint")), ("layer", settings.get("layer"))):
+            if (theirs := (made_by or {}).get(name, own)) != own:
+                raise ConfigError(f"these embeddings are of {name} {theirs!s:.12}, and {self.name} takes {own!s:.12}")
+        out = head.predict(vectors)
+        if self._correction is not None:
+            unknown = np.zeros((len(vectors), 0))
+            tm, lower, upper = self._correction.apply(out.tm, out.lower, out.upper, unknown)
+            out = out._replace(tm=tm, lower=lower, upper=upper)
+        lower, upper = self._intervals[PLAIN].interval(out.tm, out.lower, out.upper, coverage)
+        columns = (np.round(temperatures, 2).tolist() for temperatures in (out.tm, lower, upper))
+        inside = (out.similarity >= self.domain.minimum_similarity).tolist()
+        return [
+            Prediction(name, None, tm, low, high, near, "ok", "" if near else f"out of domain: {UNLIKE}")
+            for name, near, tm, low, high in zip(ids, inside, *columns, strict=True)
+        ]
+
+    @property
+    def _adapted(self) -> bool:
+        return bool(self.manifest["encoder"].get("adapter"))
+
+    @cached_property
+    def encoder(self) -> CompositionEncoder | LanguageModelEncoder:
+        """What turns residues into the numbers that the head takes."""
+        settings = self.manifest["encoder"]
+        try:
+            if self._encoder_kind == "composition":
+                return CompositionEncoder(settings["blocks"])
+            from enzyme_stability.embeddings.encoder import LanguageModelEncoder
+
+            adapter = self.folder / ADAPTER if self._adapted else None
+            return LanguageModelEncoder.of_predictor(settings, adapter, store=self._store, threads=self._threads)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{self.folder / MANIFEST} is damaged: {error!r}") from None
 
     def _head(self, kind: str) -> OnnxHead:
         if kind not in self._heads:
@@ -252,91 +324,11 @@ class Predictor:
             if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
                 raise ArtifactError(f"{path} is damaged: its checksum is not the one in {MANIFEST}")
             head = OnnxHead(path, self._threads)
-            if head.width != self._encoder.width:
-                raise ArtifactError(f"{path} takes {head.width} descriptors, the encoder makes {self._encoder.width}")
+            made = self.manifest["encoder"].get("width") or self.encoder.width
+            if head.width != made:
+                raise ArtifactError(f"{path} takes {head.width} descriptors, the encoder makes {made}")
             self._heads[kind] = head
         return self._heads[kind]
-
-
-def write_predictor(
-    folder: Path,
-    *,
-    name: str,
-    description: str,
-    encoder: Mapping[str, Any],
-    heads: Mapping[str, bytes],
-    intervals: Mapping[str, ConformalInterval],
-    domain: ApplicabilityDomain,
-    training: Mapping[str, Any],
-) -> Predictor:
-    """Write a predictor folder and open it.
-
-    Args:
-        folder: Made if it is not there; files of an earlier predictor are replaced.
-        name: Name of the predictor.
-        description: One sentence.
-        encoder: ``kind`` and its settings.
-        heads: Serialised ONNX graphs by kind (``plain``, ``with_growth_temperature``).
-        intervals: Calibrated interval of each head.
-        domain: The domain check.
-        training: What the model card needs to know about the run; JSON values only.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in (*folder.glob("head_*.onnx"), *folder.glob("held_out_folds*"), folder / "CARD.md"):
-            old.unlink(missing_ok=True)  # the figures of another model must not stand beside this one
-        files = {}
-        for kind, graph in heads.items():
-            file = f"head_{kind}.onnx"
-            (folder / file).write_bytes(graph)
-            files[kind] = {"file": file, "sha256": hashlib.sha256(graph).hexdigest()}
-        manifest = {
-            "format": FORMAT,
-            "name": name,
-            "description": description,
-            "encoder": dict(encoder),
-            "heads": files,
-            "intervals": {
-                kind: {
-                    "below": _rounded(interval.below),
-                    "above": _rounded(interval.above),
-                    "upper_tail_share": interval.upper_tail_share,
-                }
-                for kind, interval in intervals.items()
-            },
-            "domain": asdict(domain),
-            "training": dict(training),
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ArtifactError(f"cannot write the predictor to {folder}: {error}") from None
-    return Predictor(folder)
-
-
-def _rounded(scores: np.ndarray) -> list[float]:
-    return [round(float(score), 5) for score in scores]
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder} is not a predictor: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from None
-    if not isinstance(manifest, dict):
-        raise ArtifactError(f"{path} is damaged: it holds no settings")
-    missing = [
-        key
-        for key in ("format", "name", "description", "encoder", "heads", "intervals", "domain")
-        if key not in manifest
-    ]
-    if missing:
-        raise ArtifactError(f"{path} lacks {', '.join(missing)}")
-    if manifest["format"] != FORMAT:
-        raise ArtifactError(f"{path} is of format {manifest['format']}; this version reads format {FORMAT}")
-    return manifest
 
 
 def _record(name: str, sequence: object) -> Record:

@@ -20,7 +20,8 @@ import numpy as np
 
 from enzyme_stability import __version__
 from enzyme_stability.errors import DataError
-from enzyme_stability.predictor import Prediction, Predictor
+from enzyme_stability.prediction import Prediction
+from enzyme_stability.predictor import Predictor
 
 THRESHOLD = 60.0
 """degC at which the page opens; the reader may ask for another."""

@@ -97,6 +97,24 @@ def test_purified_enzymes_measures_the_shift_and_judges_the_remedies(
     assert remedies["train_folds"][remedies["chosen_on_train"]]["kind"] != "baseline"
 
 
+def test_recalibration_is_judged_on_other_proteins_with_controls(data_root: Path, tmp_path: Path) -> None:
+    shown = run("recalibration.py", "--data", data_root, "--draws", "2", "--smoke", "--results", tmp_path).stdout
+    content = figures(tmp_path, "recalibration")
+    assert content["draws"] == 2
+    cases = content["cases"]
+    assert [case["expected"] for case in cases.values()] == ["open", "open", "none", "help"]
+    for name, case in cases.items():
+        assert name in shown
+        for size, sized in case["sizes"].items():
+            for draw in sized["draws"]:
+                assert 0 < draw["rest"] <= case["proteins"] - int(size)
+                assert {"before", "after"} == draw["mae"].keys() == draw["coverage"].keys()
+    for size, shifted in cases["the kind learned from, 5 degC higher"]["sizes"].items():
+        same = cases["the kind learned from"]["sizes"][size]["mean"]
+        assert shifted["mean"]["bias"]["before"] == pytest.approx(same["bias"]["before"] - 5)
+        assert abs(shifted["mean"]["bias"]["after"]) < abs(shifted["mean"]["bias"]["before"])
+
+
 def test_speed_prints_every_figure_beside_its_comparison(data_root: Path, tmp_path: Path) -> None:
     shown = run("speed.py", "--data", data_root, "--smoke", "--results", tmp_path).stdout
     content = figures(tmp_path, "speed")
@@ -109,7 +127,7 @@ def test_speed_prints_every_figure_beside_its_comparison(data_root: Path, tmp_pa
     assert "target < 1 s" in shown
 
 
-@pytest.mark.parametrize("script", ["speed.py", "purified_enzymes.py"])
+@pytest.mark.parametrize("script", ["speed.py", "purified_enzymes.py", "recalibration.py"])
 def test_absent_data_is_one_sentence_that_says_what_to_do(script: str, tmp_path: Path) -> None:
     said = run(script, "--data", tmp_path, "--results", tmp_path, expect=2).stderr
     assert said.count("\n") == 1

@@ -26,7 +26,7 @@ from enzyme_stability import Predictor, Record, __version__
 from enzyme_stability.cli import main
 from enzyme_stability.data.homology import find_mmseqs
 from enzyme_stability.errors import MissingDependencyError
-from enzyme_stability.predictor import COLUMNS
+from enzyme_stability.prediction import COLUMNS
 from enzyme_stability.sequence import AMINO_ACIDS
 
 CHAIN = AMINO_ACIDS * 5
@@ -480,8 +480,9 @@ def test_settings_are_shown_without_training(cli: Cli, tmp_path: Path) -> None:
 def test_a_misspelt_setting_is_refused_by_name(cli: Cli) -> None:
     outcome = cli("train", "tm50", "+sed=5")
     assert outcome.code == 2
-    assert outcome.err.startswith("error: train_tm50.yaml")
+    assert outcome.err.startswith("error: train.yaml")
     assert "sed: " in outcome.err
+    assert_refused(cli("train", "tm50", "sed=5"), "'sed'", "did you mean seed?")
 
 
 @pytest.mark.parametrize(

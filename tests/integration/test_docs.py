@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import random
 import re
@@ -9,25 +10,33 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from enzyme_stability import __version__, cli
+from enzyme_stability.configuration import compose
 from enzyme_stability.data.tables import known_tables
+from enzyme_stability.encoders.checkpoint_files import write_record
+from enzyme_stability.encoders.known_checkpoints import KNOWN_CHECKPOINTS
 from enzyme_stability.sequence import AMINO_ACIDS
+from tiny_models import save_tiny_model
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+CONF = REPOSITORY / "src" / "enzyme_stability" / "conf"
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ROUNDING_CELSIUS = 0.05  # another processor may sum in another order
 _REDIRECTIONS = {"<", ">", "|"}
+_SHELLS = {"bash", "console", "sh"}
 
 
 def sections(text: str) -> dict[str, str]:
@@ -47,7 +56,7 @@ def commands(block: str) -> list[str]:
 def steps(text: str) -> Iterator[tuple[str, str]]:
     """What a reader would carry out, in order: ('bash', a command) or ('python', a program)."""
     for language, block in _FENCE.findall(text):
-        if language in {"bash", "console"}:
+        if language in _SHELLS:
             yield from (("bash", command) for command in commands(block))
         elif language == "python":
             yield "python", block
@@ -66,25 +75,47 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int | str | None:
 
 
 def made_up_inputs(folder: Path) -> None:
-    """The files that the README takes for the reader's own: charged, aliphatic chains melt at higher temperatures."""
+    """The files that the README takes for the reader's own, or for those of its first commands."""
     choose = random.Random(0)
-    designs, measured = ["design,designed,host_growth"], ["id,sequence,tm,growth_temperature"]
-    for number in range(400):
-        hot = choose.random()
-        weights = [1 + 2 * (hot if letter in "EIKRVY" else 1 - hot) for letter in AMINO_ACIDS]
-        chain = "".join(choose.choices(AMINO_ACIDS, weights, k=choose.randint(80, 160)))
-        measured.append(f"p{number},{chain},{40 + 40 * hot + choose.gauss(0, 2):.1f},{20 + 50 * hot:.0f}")
-        if number < 5:
-            designs.append(f"d{number},{chain},{'' if number else 30}")
-    (folder / "designs.csv").write_text("\n".join(designs) + "\n")
+    measured = ["id,sequence,tm,growth_temperature", *made_up_rows(choose, 400)]
+    learn = [f"{row},{number}" for number, row in enumerate(made_up_rows(choose, 800))]
+    header = "id,sequence,tm_celsius,growth_temperature_celsius,cluster"
+    designs = [row.split(",")[1] for row in measured[1:6]]
+    rows = [f"d{number},{chain},{'' if number else 30}" for number, chain in enumerate(designs)]
+    (folder / "designs.csv").write_text("\n".join(["design,designed,host_growth", *rows]) + "\n")
     (folder / "measured.csv").write_text("\n".join(measured) + "\n")
+    (folder / "learn.csv").write_text("\n".join([header, *learn]) + "\n")
     shutil.copytree(REPOSITORY / "examples", folder / "examples")
 
 
+def made_up_rows(choose: random.Random, count: int) -> Iterator[str]:
+    """Id, chain, Tm and growth temperature; charged, aliphatic chains melt at higher temperatures."""
+    for number in range(count):
+        hot = choose.random()
+        weights = [1 + 2 * (hot if letter in "EIKRVY" else 1 - hot) for letter in AMINO_ACIDS]
+        chain = "".join(choose.choices(AMINO_ACIDS, weights, k=choose.randint(80, 160)))
+        yield f"p{number},{chain},{40 + 40 * hot + choose.gauss(0, 2):.1f},{20 + 50 * hot:.0f}"
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model with random weights in the place of the one that the documents fetch; nothing asks a network."""
+    known = KNOWN_CHECKPOINTS["prot_bert"]
+    folder = save_tiny_model("prot_bert", tmp_path / "models" / known.name, width=16, layers=1)
+    write_record(folder, known.name, known.repository, known.revision, known.licence)
+    monkeypatch.setenv("ENZYME_STABILITY_MODELS", str(folder.parent))
+    monkeypatch.setenv("ENZYME_STABILITY_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
 @pytest.mark.parametrize("title", [title for title, text in sections(README).items() if any(steps(text))])
+@pytest.mark.usefixtures("stand_in")
 def test_what_the_readme_shows_runs_in_order(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "here"
+    here.mkdir()
+    made_up_inputs(here)
+    monkeypatch.chdir(here)
     for kind, step in steps(sections(README)[title]):
         if kind == "python":
             exec(compile(step, "README.md", "exec"), {})  # noqa: S102 - our own text
@@ -146,8 +177,16 @@ def test_every_documented_command_line_is_understood(document: Path) -> None:
         if kind == "bash":
             words = shlex.split(step, comments=True)[1:]
             words = words[: next((place for place, word in enumerate(words) if word in _REDIRECTIONS), None)]
-            path = tuple(words[:2]) if words[0] == "data" else tuple(words[:1])
+            path = next(path for path in (tuple(words[:2]), tuple(words[:1])) if path in COMMANDS)
             COMMANDS[path].make_context(" ".join(path), words[len(path) :])  # raises a usage error
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_documented_programs_import_is_there(document: Path) -> None:
+    for kind, step in steps(document.read_text(encoding="utf-8")):
+        if kind == "python":
+            imports = [node for node in ast.walk(ast.parse(step)) if isinstance(node, ast.Import | ast.ImportFrom)]
+            exec(compile(ast.Module(imports, []), document.name, "exec"), {})  # noqa: S102 - our own text
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -166,6 +205,66 @@ def _anchors(document: Path) -> set[str]:
     """Addresses of the headings, as code hosting sites make them."""
     headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+TRAINING = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+TRACKING = (REPOSITORY / "docs" / "tracking.md").read_text(encoding="utf-8")
+
+
+def settings_in(text: str) -> dict[str, Any]:
+    """The defaults that tables of settings give; those in words are left as they stand."""
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*?) \|", text, re.MULTILINE)
+    return {name: yaml.safe_load(cell.strip("`")) if cell.startswith("`") else cell for name, cell in rows}
+
+
+def dotted(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings as they are given on the command line."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{above}{name}.")
+        elif name != "kind":
+            yield f"{above}{name}", value
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """Every setting with its value where only ``overrides`` are given."""
+    return dict(dotted(compose(["data.path=required", *overrides]).model_dump(mode="json")))
+
+
+def test_the_training_page_has_every_setting_with_its_default() -> None:
+    run = TRAINING[TRAINING.index("### The run") : TRAINING.index("### encoder=")]
+    common = {name: value for name, value in composed().items() if not name.startswith(("encoder.", "head."))}
+    assert settings_in(run) | settings_in(TRACKING) == common
+
+
+@pytest.mark.parametrize("name", ["prot_bert", "composition"])
+def test_the_training_page_has_every_setting_of_an_encoder(name: str) -> None:
+    assert_settings("encoder", name, composed(f"encoder={name}"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "head").glob("*.yaml")))
+def test_the_training_page_has_every_setting_of_a_head(name: str) -> None:
+    encoder = ["encoder=composition"] if name == "stacked" else []
+    assert_settings("head", name, composed(f"head={name}", *encoder))
+
+
+def assert_settings(group: str, name: str, expected: Mapping[str, Any]) -> None:
+    (section,) = re.findall(rf"^### {group}={name}$(.*?)(?=^##)", TRAINING, re.MULTILINE | re.DOTALL)
+    shown = settings_in(section)
+    wanted = {key: value for key, value in expected.items() if key.startswith(f"{group}.")}
+    assert shown.keys() == wanted.keys()
+    plain = {key for key, value in wanted.items() if not _holds_groups(value)}
+    assert {key: shown[key] for key in plain} == {key: wanted[key] for key in plain}
+
+
+def _holds_groups(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+
+
+@pytest.mark.parametrize("group", ["encoder", "head", "data", "split", "trainer", "tracking", "experiment"])
+def test_the_training_page_has_every_choice_of_a_group(group: str) -> None:
+    (row,) = re.findall(rf"^\| `{group}` \| (.*)$", TRAINING, re.MULTILINE)
+    assert {path.stem for path in (CONF / group).glob("*.yaml")} <= set(re.findall(r"`(\w+)`", row))
 
 
 def test_the_data_page_names_every_public_table() -> None:

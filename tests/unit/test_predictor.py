@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from enzyme_stability import Prediction, Predictor, Record
 from enzyme_stability.errors import ArtifactError, ConfigError, EnzymeStabilityError, SequenceError
-from enzyme_stability.predictor import COLUMNS, MANIFEST
+from enzyme_stability.prediction import COLUMNS
+from enzyme_stability.predictor import MANIFEST
 from enzyme_stability.sequence import AMINO_ACIDS
 
 LYSOZYME = (

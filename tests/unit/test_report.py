@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from enzyme_stability.errors import DataError
-from enzyme_stability.predictor import Prediction
+from enzyme_stability.prediction import Prediction
 from enzyme_stability.report import CHART_ROWS, ERROR_ROWS, TABLE_ROWS, write_report
 
 PREDICTOR = SimpleNamespace(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -37,7 +38,11 @@ class OnnxHead:
 
     Args:
         model: The file, or its content.
-        threads: Blocks run at once; 0 takes all cores.
+        threads: Blocks, or proteins, run at once; 0 takes all cores.
+
+    Attributes:
+        width: Features it takes.
+        pooling: What it takes of each protein: one embedding (``mean``) or one of each residue (``residues``).
 
     Raises:
         ArtifactError: The file is missing or no model.
@@ -50,28 +55,47 @@ class OnnxHead:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # blocks run side by side instead: threads inside one would change its sums
         options.log_severity_level = 3
+        what = "the exported head" if isinstance(model, bytes) else model
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime has no exception family of its own
-            what = "the exported head" if isinstance(model, bytes) else model
             raise ArtifactError(f"{what} cannot be loaded as a model: {error}") from None
-        self.width: int = self._session.get_inputs()[0].shape[1]
+        taken = {given.name: given.shape for given in self._session.get_inputs()}
+        if not taken.keys() & {"descriptors", "residues"}:
+            raise ArtifactError(f"{what} is no head: it takes {', '.join(taken) or 'nothing'}")
+        self.pooling: Literal["mean", "residues"] = "residues" if "residues" in taken else "mean"
+        self.width: int = taken["residues" if self.pooling == "residues" else "descriptors"][1]
 
-    def predict(self, descriptors: np.ndarray, growth_temperature: np.ndarray | None = None) -> HeadOutput:
-        """Run the head on descriptors (n, width) and, for a head that takes it, growth temperatures (n,) in degC."""
-        inputs = {"descriptors": descriptors.astype(np.float32)}
-        if growth_temperature is not None:
-            inputs["growth_temperature"] = growth_temperature.astype(np.float32)[:, None]
-        blocks = [slice(start, start + BLOCK) for start in range(0, len(descriptors), BLOCK)]
+    def predict(
+        self, descriptors: np.ndarray | Sequence[np.ndarray], growth_temperature: np.ndarray | None = None
+    ) -> HeadOutput:
+        """Run the head.
 
-        def run(rows: slice) -> np.ndarray:
-            block = {name: _padded(values[rows]) for name, values in inputs.items()}
-            results = self._session.run(HeadOutput._fields, block)
-            return np.concatenate(results, axis=1)[: len(descriptors[rows])].T
-
+        Args:
+            descriptors: Shape (n, width); or, where ``pooling`` is ``residues``, of each protein (length, width).
+            growth_temperature: degC, shape (n,), for a head that takes it.
+        """
         with ThreadPoolExecutor(self._threads) as pool:
-            results = [np.empty((len(HeadOutput._fields), 0)), *pool.map(run, blocks)]
-        return HeadOutput(*np.concatenate(results, axis=1, dtype=np.float64))
+            if self.pooling == "residues":
+                results = list(pool.map(self._run_protein, descriptors))
+            else:
+                inputs = {"descriptors": np.asarray(descriptors, dtype=np.float32)}
+                if growth_temperature is not None:
+                    inputs["growth_temperature"] = growth_temperature.astype(np.float32)[:, None]
+                starts = range(0, len(descriptors), BLOCK)
+                blocks = [{name: v[start : start + BLOCK] for name, v in inputs.items()} for start in starts]
+                results = list(pool.map(self._run_block, blocks))
+        columns = np.concatenate([np.empty((0, len(HeadOutput._fields))), *results], dtype=np.float64)
+        return HeadOutput(*columns.T)
+
+    def _run_block(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Answers of up to ``BLOCK`` rows, shape (rows, outputs)."""
+        padded = {name: _padded(values) for name, values in inputs.items()}
+        return np.concatenate(self._session.run(HeadOutput._fields, padded), axis=1)[: len(inputs["descriptors"])]
+
+    def _run_protein(self, residues: np.ndarray) -> np.ndarray:
+        answers = self._session.run(HeadOutput._fields, {"residues": residues.astype(np.float32, copy=False)})
+        return np.concatenate(answers, axis=1)
 
 
 def _padded(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Embeddings that were computed: kept between runs, and exchanged with other tools as files."""
