@@ -132,3 +132,13 @@ def test_absent_data_is_one_sentence_that_says_what_to_do(script: str, tmp_path:
     said = run(script, "--data", tmp_path, "--results", tmp_path, expect=2).stderr
     assert said.count("\n") == 1
     assert "--data or ENZYME_STABILITY_DATA" in said
+
+
+def test_head_training_compares_the_loops_at_the_loss_they_reach(tmp_path: Path) -> None:
+    shown = run("head_training.py", "--smoke", "--results", tmp_path).stdout
+    rows = figures(tmp_path, "head_training")["rows"]
+    assert rows["Lightning, DataLoader with 2 workers"]["times_usual"] == 1
+    for name, row in rows.items():
+        assert name.split(",")[0] in shown
+        assert row["times_usual"] > 0
+        assert 0 < row["validation_loss"] < 2
