@@ -38,6 +38,12 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def unmeasured() -> dict[str, str]:
+    """Environment of a process that may not write files as long as it likes: coverage would leave a damaged one."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+
+
+@pytest.fixture(scope="session")
 def builtin() -> Predictor:
     return Predictor.builtin(threads=1)
 

@@ -8,8 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from enzyme_stability.embeddings.encoder import fingerprint_of_adapter
 from enzyme_stability.errors import ArtifactError
-from enzyme_stability.manifest import MANIFEST
+from enzyme_stability.manifest import ADAPTER, MANIFEST
 from enzyme_stability.predictor import Predictor
 from enzyme_stability.storage import fetch, put_folder
 
@@ -91,6 +92,9 @@ def _complete(folder: str | Path) -> Predictor:
         with path.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != head["sha256"]:
                 raise ArtifactError(f"{path} is damaged: its checksum is not the one in {MANIFEST}")
+    adapter = predictor.manifest["encoder"].get("adapter")
+    if adapter and fingerprint_of_adapter(predictor.folder / ADAPTER) != adapter:
+        raise ArtifactError(f"{predictor.folder / ADAPTER} is damaged: its checksum is not the one in {MANIFEST}")
     return predictor
 
 

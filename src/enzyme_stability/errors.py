@@ -11,6 +11,14 @@ class SequenceError(EnzymeStabilityError):
     """A sequence cannot be used; the message names the residue and the position."""
 
 
+class VariantError(EnzymeStabilityError):
+    """A variant cannot be read or does not fit its wild type; the message names position and residues."""
+
+
+class UnsupportedVariantError(VariantError):
+    """A variant is well formed, but of a kind that no model here knows, as a deletion."""
+
+
 class DataError(EnzymeStabilityError):
     """A file or table cannot be read or makes no sense; the message names file, line and column."""
 

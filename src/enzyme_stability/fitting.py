@@ -334,8 +334,8 @@ def _fit_lora(
         log,
         checkpoint=encoded.encoder.checkpoint,
         layer=config.encoder.layer,
-        window=encoded.encoder.model.window,
-        overlap=encoded.encoder.model.overlap,
+        window=config.encoder.window,
+        overlap=config.encoder.overlap,
     )
     wait_for_all()  # the adapter is written by one process
     adapted = LanguageModelEncoder(config.encoder, store=store, adapter=tuned.adapter)

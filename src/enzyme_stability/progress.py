@@ -58,7 +58,8 @@ class Meter:
 
     def __init__(self, sequences: int, residues: int, report: Callable[[str], None]) -> None:
         self._sequences, self._residues, self._report = sequences, residues, report
-        self._done = self._done_residues = self._found = self._found_residues = 0
+        self._done = self._done_residues = self._found_residues = 0
+        self._found: int | None = None
         self._started = self._said = time.monotonic()
         self._bar: Progress | None = None
         self._task: Any = None
@@ -72,7 +73,7 @@ class Meter:
 
     def advance(self, sequences: int, residues: int) -> None:
         """Count what is done; the first call says what was there already."""
-        if not self._done and sequences != 1:
+        if self._found is None:
             self._found, self._found_residues = sequences, residues
         self._done += sequences
         self._done_residues += residues
@@ -88,7 +89,7 @@ class Meter:
     def line(self, now: float) -> str:
         """Sequences done, their rate and the time left."""
         took = max(now - self._started, 1e-9)
-        rate = (self._done - self._found) / took
+        rate = (self._done - (self._found or 0)) / took
         speed = (self._done_residues - self._found_residues) / took
         left = (self._residues - self._done_residues) / speed if speed else 0
         return (

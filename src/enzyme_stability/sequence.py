@@ -38,6 +38,7 @@ MINIMUM_LENGTH = 10
 _NOTHING_SPECIAL = re.compile(f"[{AMINO_ACIDS}]+")
 _NOT_A_RESIDUE = re.compile(f"[^{AMINO_ACIDS}{UNKNOWN}{''.join(SUBSTITUTED)}]")
 _LEFT_OUT = str.maketrans(SUBSTITUTED) | str.maketrans("", "", UNKNOWN)
+_IN_PLACE = str.maketrans(SUBSTITUTED) | str.maketrans(UNKNOWN, "X" * len(UNKNOWN))
 _GAPS = str.maketrans("", "", "-.")
 _UPPER = str.maketrans(ascii_lowercase, ascii_uppercase)  # str.upper would turn a stray sharp s into two serines
 
@@ -66,12 +67,14 @@ class CleanSequence:
     Attributes:
         residues: Standard residues only, upper case.
         length: Residues of the chain, the non-standard ones included.
+        chain: All ``length`` residues in their places, with ``X`` for each that is left out of ``residues``.
         nonstandard: How many residues were not one of the standard twenty.
         notes: What was changed, in words; empty where nothing was.
     """
 
     residues: str
     length: int
+    chain: str
     nonstandard: int = 0
     notes: tuple[str, ...] = ()
 
@@ -83,7 +86,7 @@ def clean_sequence(text: str) -> CleanSequence:
         SequenceError: The text is empty, too short, holds something that is no residue or a stop codon inside.
     """
     if _NOTHING_SPECIAL.fullmatch(text) and len(text) >= MINIMUM_LENGTH:
-        return CleanSequence(text, len(text))
+        return CleanSequence(text, len(text), text)
     residues = "".join(text.split()).translate(_UPPER)
     notes: list[str] = []
     if gaps := residues.count("-") + residues.count("."):
@@ -104,7 +107,8 @@ def clean_sequence(text: str) -> CleanSequence:
     standard = residues.translate(_LEFT_OUT)
     if len(standard) < MINIMUM_LENGTH:
         raise SequenceError(f"only {len(standard)} of {len(residues)} residues are known; {MINIMUM_LENGTH} are needed")
-    return CleanSequence(standard, len(residues), sum(counts.values()), tuple(notes))
+    chain = residues.translate(_IN_PLACE)
+    return CleanSequence(standard, len(residues), chain, sum(counts.values()), tuple(notes))
 
 
 def _explain(character: str, position: int) -> str:

@@ -142,3 +142,14 @@ def test_head_training_compares_the_loops_at_the_loss_they_reach(tmp_path: Path)
         assert name.split(",")[0] in shown
         assert row["times_usual"] > 0
         assert 0 < row["validation_loss"] < 2
+
+
+def test_encoder_speed_sets_ours_beside_the_usual_loops(data_root: Path, tmp_path: Path) -> None:
+    shown = run("encoder_speed.py", "--smoke", "--data", data_root, "--results", tmp_path).stdout
+    content = figures(tmp_path, "encoder_speed")
+    assert content["bare_product_gflops"].keys() == {"bfloat16", "float32"}
+    assert content["rows"]["(a) one by one, float32"]["times_usual_loop"] == 1
+    assert any(name.startswith("(c) ours") for name in content["rows"])
+    assert all(row["useful_gflops"] > 0 for row in content["rows"].values())
+    assert content["memory_mb"].keys() == {"loaded", "few", "five_times_as_many", "one_of_5000"}
+    assert "share of bfloat16 product" in shown

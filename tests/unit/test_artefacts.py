@@ -134,6 +134,22 @@ def test_a_damaged_predictor_does_not_take_the_place_of_a_good_one(memory, tm50,
     assert [path.name for path in tmp_path.iterdir()] == ["back"]
 
 
+def test_a_fine_tuned_predictor_without_its_adapter_is_not_pushed(memory, tm50, tmp_path):
+    copy = tmp_path / "tuned"
+    shutil.copytree(tm50.folder, copy)
+    manifest = json.loads((copy / "predictor.json").read_text())
+    manifest["encoder"]["adapter"] = "0" * 64
+    (copy / "predictor.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="adapter"):
+        push(copy, f"{memory}/model")
+    (copy / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (copy / "adapter" / name).write_text("another")
+    with pytest.raises(ArtifactError, match="checksum"):
+        push(copy, f"{memory}/model")
+    assert MemoryFileSystem.store == {}
+
+
 @pytest.mark.parametrize("file", ["../outside.onnx", "/outside.onnx"])
 def test_a_manifest_that_names_a_file_elsewhere_is_refused(memory, tm50, tmp_path, file):
     shutil.copytree(tm50.folder, tmp_path / "model")

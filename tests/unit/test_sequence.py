@@ -22,7 +22,7 @@ def refusal(text: str) -> str:
 
 
 def test_standard_residues_pass_unchanged() -> None:
-    assert clean_sequence(AMINO_ACIDS) == CleanSequence(AMINO_ACIDS, 20, 0, ())
+    assert clean_sequence(AMINO_ACIDS) == CleanSequence(AMINO_ACIDS, 20, AMINO_ACIDS)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_standard_residues_pass_unchanged() -> None:
     ],
 )
 def test_case_blanks_and_a_final_stop_leave_no_trace(text: str) -> None:
-    assert clean_sequence(text) == CleanSequence(CHAIN, 10, 0, ())
+    assert clean_sequence(text) == CleanSequence(CHAIN, 10, CHAIN)
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,15 @@ def test_case_blanks_and_a_final_stop_leave_no_trace(text: str) -> None:
     ],
 )
 def test_gaps_of_an_alignment_are_removed_with_a_note(text: str, note: str) -> None:
-    assert clean_sequence(text) == CleanSequence(CHAIN, 10, 0, (note,))
+    assert clean_sequence(text) == CleanSequence(CHAIN, 10, CHAIN, 0, (note,))
 
 
 @pytest.mark.parametrize(
     ("letter", "counted_as", "note"), [("U", "C", "2 U counted as C"), ("O", "K", "2 O counted as K")]
 )
 def test_rare_residues_count_as_the_closest_standard_one(letter: str, counted_as: str, note: str) -> None:
-    expected = CleanSequence(f"{CHAIN}{counted_as}A{counted_as}", 13, 2, (note,))
+    chain = f"{CHAIN}{counted_as}A{counted_as}"
+    expected = CleanSequence(chain, 13, chain, 2, (note,))
     assert clean_sequence(f"{CHAIN}{letter}A{letter}") == expected
     assert clean_sequence(f"{CHAIN}{letter.lower()}A{letter}") == expected
 
@@ -72,7 +73,7 @@ def test_rare_residues_count_as_the_closest_standard_one(letter: str, counted_as
 @pytest.mark.parametrize("letter", "BJXZ")
 def test_unknown_residues_are_left_out_but_count_in_the_length(letter: str) -> None:
     assert clean_sequence(f"MKV{letter}{letter.lower()}LAARRWQ") == CleanSequence(
-        CHAIN, 12, 2, (f"2 {letter} left out",)
+        CHAIN, 12, "MKVXXLAARRWQ", 2, (f"2 {letter} left out",)
     )
 
 
@@ -152,8 +153,8 @@ def test_unknown_residues_do_not_help_a_short_peptide() -> None:
 
 def test_a_chain_longer_than_titin_is_not_truncated() -> None:
     chain = (AMINO_ACIDS * 2000)[:40_000]
-    assert clean_sequence(chain) == CleanSequence(chain, 40_000)
-    assert clean_sequence(f"{chain.lower()}X*") == CleanSequence(chain, 40_001, 1, ("1 X left out",))
+    assert clean_sequence(chain) == CleanSequence(chain, 40_000, chain)
+    assert clean_sequence(f"{chain.lower()}X*") == CleanSequence(chain, 40_001, f"{chain}X", 1, ("1 X left out",))
 
 
 @given(st.text())
@@ -174,7 +175,7 @@ def test_cleaning_twice_is_cleaning_once(text: str) -> None:
         once = clean_sequence(text)
     except SequenceError:
         return
-    assert clean_sequence(once.residues) == CleanSequence(once.residues, len(once.residues))
+    assert clean_sequence(once.residues) == CleanSequence(once.residues, len(once.residues), once.residues)
 
 
 @given(policy_text)

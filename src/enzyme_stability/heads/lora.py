@@ -210,8 +210,6 @@ def fit_lora(
     fit_network(network, inputs, examples, targets, settings, trainer, seed, folder / name, log(name))
     if process_rank() == 0:
         save_adapter(adapted, folder / ADAPTER)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the others read what the first has written
     return LoraFit(NetworkHead([perceptron], targets), scaling, folder / ADAPTER)
 
 

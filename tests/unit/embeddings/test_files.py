@@ -256,10 +256,11 @@ def test_a_killed_run_leaves_no_file_under_the_name(tmp_path, name):
 
 @posix
 @pytest.mark.parametrize("name", ["t.h5", "t.parquet", "t.pt", "t.safetensors", "t.npy"])
-def test_a_full_disk_is_one_sentence_and_no_file(tmp_path, name):
+def test_a_full_disk_is_one_sentence_and_no_file(tmp_path, name, unmeasured):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
     done = subprocess.run(
         [sys.executable, "-c", limit + WRITER, tmp_path / name, "300", "0"],
+        env=unmeasured,
         capture_output=True,
         text=True,
         timeout=60,

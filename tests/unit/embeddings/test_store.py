@@ -39,9 +39,12 @@ with EmbeddingStore(Path(sys.argv[1]), space) as store:
 """
 
 
-def start_writer(folder: Path, first: int, end: int, prelude: str = "") -> subprocess.Popen[str]:
+def start_writer(
+    folder: Path, first: int, end: int, prelude: str = "", env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", prelude + WRITER, str(folder), str(first), str(end)],
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -442,9 +445,9 @@ def test_a_full_database_ends_saving_with_one_sentence_and_no_reading(tmp_path):
 
 @posix
 @pytest.mark.parametrize("limit", [0, 5_000, 60_000])
-def test_a_full_disk_ends_saving_and_not_the_run(tmp_path, limit):
+def test_a_full_disk_ends_saving_and_not_the_run(tmp_path, limit, unmeasured):
     prelude = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-    writer = start_writer(tmp_path, 1, 200, prelude)
+    writer = start_writer(tmp_path, 1, 200, prelude, unmeasured)
     out, err = writer.communicate(timeout=60)
     assert out.splitlines()[-1:] == ["199"], err
     assert writer.returncode == 0
