@@ -51,7 +51,7 @@ ENZYMES  := brenda_stability_train growth_and_optimum
 TESTS_OF_builtin := tm50_test deepstabp_test tmpred_test flip_human_clustered_test flip_mixed_test $(ENZYMES)
 TESTS_OF_tm50    := tm50_test $(ENZYMES)
 
-models: outputs/tm50.shipped outputs/builtin.shipped
+models: outputs/tm50.shipped outputs/builtin.shipped outputs/delta_tm.shipped
 
 outputs/%.parquet: $(VENV)/.dev src/enzyme_stability/conf/prepare_%.yaml
 	mkdir -p outputs
@@ -71,6 +71,26 @@ outputs/%.shipped: outputs/%/metrics.json outputs/%.parquet
 	mkdir -p $(SHIPPED)/$* $(RESULTS)/$*
 	cp outputs/$*/predictor.json outputs/$*/*.onnx outputs/$*/CARD.md $(SHIPPED)/$*
 	cp outputs/$*/held_out_folds*.json outputs/evaluation/$*/*.json outputs/evaluation/$*/*.png $(RESULTS)/$*
+	touch $@
+
+# The model of substitutions: a network that foretells the profile of a family, trees on top, three test tables.
+POOL     := $(DATA)/sequences/pool.fasta.gz
+
+outputs/expected_profile.onnx: $(VENV)/.dev
+	$(CLI) delta-tm expected-profile $(POOL) --output $@
+
+outputs/delta_tm/delta_tm.json: outputs/expected_profile.onnx src/enzyme_stability/config/delta_tm.py
+	$(CLI) delta-tm train --root $(DATA) --database $(POOL) --network $< --output outputs/delta_tm
+
+outputs/delta_tm.shipped: outputs/delta_tm/delta_tm.json
+	for table in S571 S669 M1261; do \
+	  $(CLI) delta-tm evaluate $$table --model outputs/delta_tm --root $(DATA) --database $(POOL) --output outputs/evaluation/delta_tm || exit 1; \
+	done
+	$(CLI) delta-tm card outputs/delta_tm outputs/evaluation/delta_tm
+	rm -rf $(SHIPPED)/delta_tm $(RESULTS)/delta_tm
+	mkdir -p $(SHIPPED)/delta_tm $(RESULTS)/delta_tm
+	cp outputs/delta_tm/delta_tm.json outputs/delta_tm/*.onnx outputs/delta_tm/CARD.md $(SHIPPED)/delta_tm
+	cp outputs/evaluation/delta_tm/*.json outputs/evaluation/delta_tm/*.png $(RESULTS)/delta_tm
 	touch $@
 
 .PRECIOUS: outputs/%.parquet outputs/%/metrics.json

@@ -10,17 +10,21 @@ if TYPE_CHECKING:
     from enzyme_stability.prediction import Prediction as Prediction
     from enzyme_stability.predictor import Predictor as Predictor
     from enzyme_stability.sequence import Record as Record
+    from enzyme_stability.variant import Variant as Variant
+    from enzyme_stability.variants.model import DeltaTmModel as DeltaTmModel
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "DeltaTmModel": "variants.model",
     "EnzymeStabilityError": "errors",
     "Prediction": "prediction",
     "Predictor": "predictor",
     "Record": "sequence",
+    "Variant": "variant",
 }
 
-__all__ = ["EnzymeStabilityError", "Prediction", "Predictor", "Record", "__version__"]
+__all__ = ["DeltaTmModel", "EnzymeStabilityError", "Prediction", "Predictor", "Record", "Variant", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -200,8 +200,8 @@ def within_organism_figures(table: pd.DataFrame, *, bootstrap: int = 1000, seed:
     return {
         "minimum_proteins": MINIMUM_ORGANISM,
         "n": int(n.sum()),
-        "r2": _interval(_ratio(total - missed, total)),
-        "mean_spearman": _interval(mean_spearman),
+        "r2": interval(_ratio(total - missed, total)),
+        "mean_spearman": interval(mean_spearman),
         "organisms": {
             str(name): {"n": y.size, **_intervals({key: draw[key] for key in ("r2", "spearman", "mae")})}
             for name, (y, _), draw in zip(names, pairs, draws, strict=True)
@@ -328,10 +328,15 @@ def _draw(
 
 
 def _intervals(draws: Draws) -> dict[str, Figure | None]:
-    return {name: _interval(values) for name, values in draws.items()}
+    return {name: interval(values) for name, values in draws.items()}
 
 
-def _interval(values: FloatArray) -> Figure | None:
+def interval(values: FloatArray) -> Figure | None:
+    """A figure with its percentile bounds; None where it is not defined.
+
+    Args:
+        values: On the proteins as they are, then on each resample, shape (1 + resamples,).
+    """
     if not np.isfinite(values[0]):
         return None
     drawn = values[np.isfinite(values)]  # a resample may lack a class; the value itself keeps the list from being empty

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from enzyme_stability.errors import DataError, MissingDependencyError
+from enzyme_stability.manifest import writing
 from enzyme_stability.metrics import BANDS, boolean_column, finite_column
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def parity(table: pd.DataFrame, path: Path, *, name: str, quantity: str = "Tm") 
     everything = np.concatenate([measured, predicted, lower[shown], upper[shown]])
     limits = (float(everything.min()) - 2, float(everything.max()) + 2)
     size = float(np.clip(6000 / measured.size, 4, 20))  # points2: a crowd needs small points
-    with _axes(path, (6.2, 6.8)) as axes:
+    with picture(path, (6.2, 6.8)) as axes:
         if (usual := ~flagged).any():
             label = f"in domain ({usual.sum()} proteins)"
             axes.scatter(measured[usual], predicted[usual], s=size, color=BLUE, alpha=0.4, linewidths=0, label=label)
@@ -102,7 +103,7 @@ def error_by_band(
     error = finite_column(table, "predicted_celsius", least=1) - measured
     edges = _edges(measured, width_celsius)
     groups = [error[np.digitize(measured, edges[1:-1]) == k] for k in range(edges.size - 1)]
-    with _axes(path, (max(5.0, 0.65 * len(groups) + 1.5), 4.8)) as axes:
+    with picture(path, (max(5.0, 0.65 * len(groups) + 1.5), 4.8)) as axes:
         axes.axhline(0, color="black", linewidth=1)
         axes.boxplot(
             groups,
@@ -142,7 +143,7 @@ def coverage(curve: Mapping[str, Mapping[str, Any]], path: Path, *, name: str) -
         DataError: The suffix is unknown.
         MissingDependencyError: Matplotlib is not installed.
     """
-    with _axes(path, (5.6, 6.4)) as axes:
+    with picture(path, (5.6, 6.4)) as axes:
         axes.plot([0, 1], [0, 1], color="black", linewidth=1, label="observed = nominal")
         for group, points in curve.items():
             overall = group == "overall"
@@ -187,8 +188,14 @@ def _edges(measured: np.ndarray, width: float) -> np.ndarray:
 
 
 @contextmanager
-def _axes(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
-    """Axes of a figure that is written to ``path`` at the end."""
+def picture(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
+    """Axes of a figure that is written to ``path`` at the end, with a legend below it.
+
+    Raises:
+        DataError: The suffix is unknown.
+        ArtifactError: The file cannot be written.
+        MissingDependencyError: Matplotlib is not installed.
+    """
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path}: a picture is written as {' or '.join(FORMATS)}")
     try:
@@ -204,4 +211,5 @@ def _axes(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
         yield axes
         figure.legend(loc="outside lower center", ncols=2, markerscale=1.4)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
-        figure.savefig(path, metadata=metadata, bbox_inches="tight")
+        with writing(path):
+            figure.savefig(path, metadata=metadata, bbox_inches="tight")

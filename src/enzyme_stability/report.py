@@ -5,21 +5,16 @@ The page needs no network and opens from disk. It carries no date: the same rows
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
-import secrets
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from enzyme_stability import __version__
-from enzyme_stability.errors import DataError
+from enzyme_stability.pages import render, write_whole
 from enzyme_stability.prediction import Prediction
 from enzyme_stability.predictor import Predictor
 
@@ -35,8 +30,6 @@ ERROR_ROWS = 200
 CHART_ROWS = 40
 """Proteins in the ranked chart."""
 
-_TEMPLATES = Path(__file__).parent / "templates"
-
 
 def write_report(path: Path, rows: Sequence[Prediction], predictor: Predictor, coverage: float, source: str) -> None:
     """Write the page.
@@ -51,7 +44,8 @@ def write_report(path: Path, rows: Sequence[Prediction], predictor: Predictor, c
     Raises:
         DataError: The file cannot be written.
     """
-    _write(path, _page(rows, predictor, coverage, "standard input" if source == "-" else Path(source).name))
+    page = _page(rows, predictor, coverage, "standard input" if source == "-" else Path(source).name)
+    write_whole(path, page.encode("utf-8", errors="replace"), "the report")
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,6 @@ def verdict(row: Prediction, threshold: float) -> str:
 
 
 def _page(rows: Sequence[Prediction], predictor: Predictor, coverage: float, source: str) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     answered = sorted((row for row in rows if row.tm_celsius is not None), key=lambda row: -(row.tm_celsius or 0.0))
     errors = [row for row in rows if row.tm_celsius is None]
     errors_shown = errors[: max(ERROR_ROWS, TABLE_ROWS - len(answered))]
@@ -111,15 +102,8 @@ def _page(rows: Sequence[Prediction], predictor: Predictor, coverage: float, sou
     outside = np.array([not row.in_domain for row in answered], dtype=bool)
     bars = _histogram(tm, outside)
     edges = [THRESHOLD, *lower.tolist(), *upper.tolist(), *(edge for bar in bars for edge in (bar.start, bar.end))]
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    page = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,  # names come from files of strangers
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
-    return page.render(
+    return render(
+        "report",
         source=source,
         version=__version__,
         predictor=predictor,
@@ -139,9 +123,6 @@ def _page(rows: Sequence[Prediction], predictor: Predictor, coverage: float, sou
         table=_ranked(answered[: TABLE_ROWS - len(errors_shown)]),
         errors_shown=errors_shown,
         counts=_counts(lower, upper, outside),
-        script=Markup(script),  # noqa: S704 - a file of this package
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -203,20 +184,3 @@ def _round_up(value: float) -> float:
     """The next number that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= value)
-
-
-def _write(path: Path, page: str) -> None:
-    hidden = None
-    try:
-        final = path.resolve()  # through a link, which then still points there
-        if final.exists() and not (final.is_file() and os.access(final, os.W_OK)):
-            raise DataError(f"cannot write the report to {path}: it is no file that may be replaced; name another")
-        hidden = final.with_name(f".{final.name[:40]}.{secrets.token_hex(4)}.tmp")
-        hidden.write_bytes(page.encode("utf-8", errors="replace"))
-        hidden.replace(final)
-    except OSError as error:
-        raise DataError(f"cannot write the report to {path}: {error.strerror or error}") from None
-    finally:
-        if hidden is not None:
-            with suppress(OSError):
-                hidden.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from enzyme_stability import Predictor, Record, __version__
+from enzyme_stability import DeltaTmModel, Predictor, Record, __version__
 from enzyme_stability.cli import main
 from enzyme_stability.data.homology import find_mmseqs
 from enzyme_stability.errors import MissingDependencyError
@@ -436,8 +436,8 @@ def test_info_lists_the_built_in_predictors(cli: Cli) -> None:
     outcome = cli("info")
     assert outcome.code == 0
     lines = [line.split("\t") for line in outcome.out.splitlines()]
-    assert [line[0] for line in lines] == Predictor.builtin_names()
-    assert [line[1] for line in lines] == [Predictor.builtin(name).digest[:12] for name in Predictor.builtin_names()]
+    shipped = [*(Predictor.builtin(name) for name in Predictor.builtin_names()), DeltaTmModel.builtin()]
+    assert [line[:2] for line in lines] == [[one.name, one.digest[:12]] for one in shipped]
     assert all(len(line[2]) > 20 for line in lines)
 
 

@@ -20,11 +20,15 @@ import typer
 import yaml
 
 from enzyme_stability import __version__, cli
+from enzyme_stability.config.base import Strict
+from enzyme_stability.config.delta_tm import DeltaTmConfig, ExpectedProfileSettings
 from enzyme_stability.configuration import compose
 from enzyme_stability.data.tables import known_tables
+from enzyme_stability.data.variant_tables import PUBLIC_TABLES
 from enzyme_stability.encoders.checkpoint_files import write_record
 from enzyme_stability.encoders.known_checkpoints import KNOWN_CHECKPOINTS
 from enzyme_stability.sequence import AMINO_ACIDS
+from enzyme_stability.variants.model import DeltaTmModel
 from tiny_models import save_tiny_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,6 +89,9 @@ def made_up_inputs(folder: Path) -> None:
     (folder / "designs.csv").write_text("\n".join(["design,designed,host_growth", *rows]) + "\n")
     (folder / "measured.csv").write_text("\n".join(measured) + "\n")
     (folder / "learn.csv").write_text("\n".join([header, *learn]) + "\n")
+    changes = {"D18L": -1.2, "D66L": 0.8, "D66I": 1.1, "N93I": -0.4, "N46I": -2.3, "N19I": 0.3}
+    variants = [f"{variant},{change}" for variant, change in changes.items()]
+    (folder / "measured_variants.csv").write_text("\n".join(["variant,delta_tm_celsius", *variants]) + "\n")
     shutil.copytree(REPOSITORY / "examples", folder / "examples")
 
 
@@ -267,9 +274,32 @@ def test_the_training_page_has_every_choice_of_a_group(group: str) -> None:
     assert {path.stem for path in (CONF / group).glob("*.yaml")} <= set(re.findall(r"`(\w+)`", row))
 
 
+@pytest.mark.parametrize(
+    ("command", "settings"), [("expected-profile", ExpectedProfileSettings()), ("train", DeltaTmConfig())]
+)
+def test_the_page_on_mutations_has_every_setting_with_its_default(command: str, settings: Strict) -> None:
+    page = (REPOSITORY / "docs" / "mutations.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^### Settings of {command}$(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert settings_in(section) == dict(dotted(settings.model_dump(mode="json")))
+
+
+def test_the_page_on_mutations_has_the_figures_of_the_shipped_model() -> None:
+    page = (REPOSITORY / "docs" / "mutations.md").read_text(encoding="utf-8")
+    folds = DeltaTmModel.builtin().manifest["training"]["folds"]
+    for row, figure in {
+        "Pearson *r*": "pearson",
+        "Spearman": "spearman",
+        "Spearman within proteins": "protein_spearman",
+        "AUC of telling stabilising ones": "auc",
+    }.items():
+        judged = [folds["plain"]["delta_tm"], folds["with_relatives"]["delta_tm"], folds["plain"]["formula"]]
+        cells = ["{value:.2f} ({low:.2f} to {high:.2f})".format_map(of[figure]) for of in judged]
+        assert f"| {row} | {' | '.join(cells)} |" in page
+
+
 def test_the_data_page_names_every_public_table() -> None:
     page = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
-    assert set(known_tables()) <= set(re.findall(r"`(\w+)`", page))
+    assert set(known_tables()) | set(PUBLIC_TABLES) <= set(re.findall(r"`(\w+)`", page))
 
 
 def test_the_index_leads_to_every_page() -> None:

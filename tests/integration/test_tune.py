@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from collections.abc import Callable
 from contextlib import closing
 from itertools import count
@@ -88,6 +89,20 @@ def until_a_trial_is_told(running: subprocess.Popen[str]) -> None:
         if line.startswith("trial 1 of"):
             return
     raise AssertionError(running.communicate()[1])
+
+
+def stop_during_a_trial(running: subprocess.Popen[str], storage: str) -> None:
+    """Halt the process while a trial of it is known to the storage as one that is alive."""
+    for _ in range(200):
+        time.sleep(0.1)
+        running.send_signal(signal.SIGSTOP)
+        # halted in the middle of writing, it holds a lock
+        with suppress(sqlite3.OperationalError), sqlite3.connect(storage, timeout=0.2) as database:
+            query = "SELECT 1 FROM trials JOIN trial_heartbeats USING (trial_id) WHERE state = 'RUNNING'"
+            if database.execute(query).fetchone():
+                return
+        running.send_signal(signal.SIGCONT)
+    raise AssertionError("no trial was seen alive")
 
 
 def test_a_good_learning_rate_is_told_from_a_bad_one_and_its_settings_train(plan: Plan) -> None:
@@ -201,7 +216,7 @@ def test_a_killed_search_goes_on_and_its_trial_counts_as_failed(plan: Plan, monk
     search = plan(overrides, space)
     running = process(50, "killed.db", overrides)
     until_a_trial_is_told(running)
-    time.sleep(0.3)
+    stop_during_a_trial(running, "killed.db")
     running.kill()
     running.communicate()
     monkeypatch.setattr(study, "SILENCE_S", 1)

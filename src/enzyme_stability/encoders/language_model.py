@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "residues"]
 Precision = Literal["auto", "float32", "bfloat16"]
+TokensOf = Callable[[Piece], np.ndarray]
+"""Gives the tokens of a piece, shape (residues,); asked for when its batch is run, so that not all need be held."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class LanguageModel:
         self.tokenisation = Tokenisation.of(folder, family)
         kind = self._architecture.model if self._architecture else None
         # An update is a small part of a weight: bfloat16 would round it away before it is added.
-        self._model = packing.load(folder, kind, self.dtype if adapter is None else torch.float32)
+        self._model = self._load(kind, self.dtype if adapter is None else torch.float32)
         self._check_vocabulary()
         if adapter is not None:
             from enzyme_stability.encoders.adapters import merge_adapter
@@ -133,6 +135,9 @@ class LanguageModel:
         if self._architecture is ARCHITECTURES["t5"]:
             self._share_position_bias()
         self.token_budget = token_budget or _TOKENS_AT_ONCE.get(self.device.type, 1024)
+
+    def _load(self, kind: str | None, dtype: torch.dtype) -> Any:
+        return packing.load(self.folder, kind, dtype)
 
     def _move(self) -> None:
         try:
@@ -226,7 +231,7 @@ class LanguageModel:
         pieces = [Piece(k, *stretch) for k, own in enumerate(stretches) for stretch in own]
         left = [len(own) for own in stretches]
         partial: dict[int, np.ndarray] = {}
-        for batch, hidden in self._batches(pieces, tokens):
+        for batch, hidden in self._batches(pieces, lambda p: tokens[p.sequence][p.start : p.stop]):
             start = 0
             for piece in batch:
                 vectors = hidden[start : start + piece.length]
@@ -249,28 +254,26 @@ class LanguageModel:
                     total = partial.pop(k)
                     yield k, total / len(tokens[k]) if pooling == "mean" else total
 
-    def _batches(
-        self, pieces: Sequence[Piece], tokens: Sequence[np.ndarray]
-    ) -> Iterator[tuple[list[Piece], torch.Tensor]]:
+    def _batches(self, pieces: Sequence[Piece], tokens_of: TokensOf) -> Iterator[tuple[list[Piece], torch.Tensor]]:
         """Run all pieces; a batch that does not fit into memory is halved, and so is the budget of those to come."""
         specials = self.tokenisation.specials
         queue = deque(packing.batches(pieces, self.token_budget, specials))
         while queue:
             batch = queue.popleft()
-            hidden = self._run(batch, tokens)
+            hidden = self._run(batch, tokens_of)
             if hidden is None:
                 self.token_budget = max(1, sum(piece.length for piece in batch) // 2)
                 queue = deque(packing.batches([*batch, *chain.from_iterable(queue)], self.token_budget, specials))
             else:
                 yield batch, hidden
 
-    def _run(self, batch: Sequence[Piece], tokens: Sequence[np.ndarray]) -> torch.Tensor | None:
+    def _run(self, batch: Sequence[Piece], tokens_of: TokensOf) -> torch.Tensor | None:
         """Hidden states of the residues of a batch, shape (residues, width); None if memory ran out."""
         import torch
 
         try:
             with torch.inference_mode():
-                return self._hidden(batch, tokens)
+                return self._hidden(batch, tokens_of)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -282,11 +285,11 @@ class LanguageModel:
             )
         return None
 
-    def _hidden(self, batch: Sequence[Piece], tokens: Sequence[np.ndarray]) -> torch.Tensor:
+    def _hidden(self, batch: Sequence[Piece], tokens_of: TokensOf) -> torch.Tensor:
         import torch
 
         before, after = self.tokenisation.before, self.tokenisation.after
-        parts = [np.concatenate([before, tokens[p.sequence][p.start : p.stop], after]) for p in batch]
+        parts = [np.concatenate([before, tokens_of(piece), after]) for piece in batch]
         lengths = [len(part) for part in parts]
         ends = np.cumsum(lengths)
         inside = np.concatenate(
@@ -297,11 +300,15 @@ class LanguageModel:
         else:
             ids = torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(self.device)
             positions = np.concatenate([np.arange(n) for n in lengths]) + self._first_position
-            where = {"position_ids": torch.from_numpy(positions).to(self.device)[None]}
             with packing.stream_of(lengths):
-                found = self._model(input_ids=ids[None], **({} if self._model.config.model_type == "t5" else where))
+                found = self._model(**self._inputs(ids, torch.from_numpy(positions).to(self.device), lengths))
             states = found.last_hidden_state[0]
         return states[torch.from_numpy(inside).to(self.device)]
+
+    def _inputs(self, ids: torch.Tensor, positions: torch.Tensor, _lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+        """What the model is given for a stream; ``ids`` and ``positions`` of its tokens have shape (tokens,)."""
+        where = {} if self._architecture is ARCHITECTURES["t5"] else {"position_ids": positions[None]}
+        return {"input_ids": ids[None], **where}
 
     def _alone(self, ids: np.ndarray) -> torch.Tensor:
         import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,13 +72,26 @@ class Graph:
         return self.add("Exp", self.add("Neg", distance))
 
     def serialise(
-        self, inputs: Mapping[str, tuple[int | None, ...]], metadata: Mapping[str, str] | None = None
+        self,
+        inputs: Mapping[str, tuple[int | None, ...]],
+        metadata: Mapping[str, str] | None = None,
+        *,
+        integers: Collection[str] = (),
+        outputs: Mapping[str, int] = dict.fromkeys(OUTPUTS, 1),
     ) -> bytes:
-        """The finished graph with float32 ``inputs`` of the given shapes and the outputs ``OUTPUTS``, each (n, 1)."""
+        """The finished graph.
+
+        Args:
+            inputs: Shape of each; float32.
+            metadata: Kept in the file.
+            integers: Those inputs that are int64.
+            outputs: Width ``k`` of each, of shape (n, k), float32; a head's by default.
+        """
         from onnx import TensorProto, helper
 
-        taken = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
-        given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in OUTPUTS]
+        kinds = {name: TensorProto.INT64 if name in integers else TensorProto.FLOAT for name in inputs}
+        taken = [helper.make_tensor_value_info(name, kinds[name], shape) for name, shape in inputs.items()]
+        given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, k]) for name, k in outputs.items()]
         made = helper.make_graph(self.nodes, "head", taken, given, self.weights)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_TREE_DOMAIN, 3)]
         model = helper.make_model(made, opset_imports=opsets, ir_version=9, producer_name="enzyme_stability")

@@ -31,6 +31,7 @@ def fit_trees(
     weights: np.ndarray | None = None,
     validation: np.ndarray | None = None,
     patience: int = 0,
+    rising: np.ndarray | None = None,
 ) -> dict[str, list[lightgbm.Booster]]:
     """Fit on features (n, k) and Tm in degC (n,).
 
@@ -43,6 +44,7 @@ def fit_trees(
         weights: How much each protein counts, shape (n,).
         validation: Proteins that only decide how many trees there are, shape (n,), bool.
         patience: Trees without a gain on them before stopping.
+        rising: Features in which the value may only rise, shape (k,), bool; none where not given.
 
     Returns:
         ``tm``: the models whose mean is the value; ``lower`` and ``upper``: one quantile model each.
@@ -83,8 +85,11 @@ def fit_trees(
         return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
     low, high = settings.quantiles
+    held: dict[str, Any] = {}  # LightGBM holds no quantile to it
+    if rising is not None:
+        held = {"monotone_constraints": rising.astype(int).tolist(), "monotone_constraints_method": "advanced"}
     return {
-        "tm": [fit(objective=loss, alpha=settings.huber_celsius) for loss in VALUE_LOSSES],
+        "tm": [fit(objective=loss, alpha=settings.huber_celsius, **held) for loss in VALUE_LOSSES],
         "lower": [fit(objective="quantile", alpha=low)],
         "upper": [fit(objective="quantile", alpha=high)],
     }

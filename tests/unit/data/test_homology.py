@@ -1,8 +1,7 @@
-"""Clusters and hits of made-up families, and what happens without MMseqs2 or when it fails."""
+"""Clusters and hits of made-up families."""
 
 from __future__ import annotations
 
-import stat
 import tempfile
 from pathlib import Path
 
@@ -10,17 +9,10 @@ import pandas as pd
 import pytest
 from made_up_proteins import FOUNDERS, protein, relative
 
-from enzyme_stability.data import homology
-from enzyme_stability.data.homology import cluster, find_mmseqs, search
-from enzyme_stability.errors import DataError, MissingDependencyError, SequenceError
+from enzyme_stability.data.homology import cluster, search
+from enzyme_stability.errors import DataError, SequenceError
 
 FAMILIES = [member for founder in FOUNDERS for member in (founder, relative(founder, 0.7), relative(founder, 0.6))]
-
-
-def fake_mmseqs(folder: Path, script: str) -> None:
-    program = folder / "mmseqs"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
 
 def test_families_become_clusters_numbered_by_first_appearance() -> None:
@@ -91,34 +83,12 @@ def test_an_unusable_sequence_is_named_by_its_place() -> None:
         search(FOUNDERS, [FOUNDERS[0], "MK1LAAGIVGLCAKAY"])
 
 
-def test_the_program_on_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_mmseqs(tmp_path, "exit 0")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_mmseqs() == tmp_path / "mmseqs"
-
-
-def test_without_mmseqs_both_ways_to_install_it_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(homology, "find_spec", lambda _: None)
-    with pytest.raises(
-        MissingDependencyError, match=r"apt install mmseqs2.*pip install 'enzyme-stability\[clusters\]'"
-    ):
-        cluster(FAMILIES)
-
-
-def test_what_mmseqs_says_when_it_fails_is_in_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_mmseqs(tmp_path, "echo 'No space left on device' >&2; exit 3")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="easy-cluster failed with exit status 3; it said: No space left on device"):
-        cluster(FAMILIES)
-
-
-def test_temporary_files_are_gone_even_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, scratch = tmp_path / "bin", tmp_path / "scratch"
-    program.mkdir()
+def test_a_failing_program_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, scratch = tmp_path / "mmseqs", tmp_path / "scratch"
     scratch.mkdir()
-    fake_mmseqs(program, f'ls "{scratch}" > "{tmp_path}/seen"; exit 3')
-    monkeypatch.setenv("PATH", f"{program}:/bin:/usr/bin")
+    program.write_text(f'#!/bin/sh\nls "{scratch}" > "{tmp_path}/seen"; exit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     with pytest.raises(DataError):
         search(FAMILIES, FAMILIES)

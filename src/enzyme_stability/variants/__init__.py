@@ -1,0 +1,1 @@
+"""Change of the melting temperature on mutation: model, scan, shortlist, designs."""
