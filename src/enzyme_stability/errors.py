@@ -31,6 +31,18 @@ class ArtifactError(EnzymeStabilityError):
     """A saved predictor is incomplete, damaged or from an incompatible version."""
 
 
+class OverloadedError(EnzymeStabilityError):
+    """More is asked for at once than can be answered; the message says when to come back."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooLargeError(EnzymeStabilityError):
+    """An input is over a stated limit; the message names the limit."""
+
+
 class MissingDependencyError(EnzymeStabilityError):
     """An optional part is not installed; the message gives the install command."""
 

@@ -24,12 +24,15 @@ from enzyme_stability.config import (
 from enzyme_stability.data.splits import split_by_cluster
 from enzyme_stability.domain import ApplicabilityDomain
 from enzyme_stability.encoders.composition import CompositionEncoder, amino_acid_frequencies
-from enzyme_stability.errors import DataError
+from enzyme_stability.errors import ConfigError, DataError
 from enzyme_stability.heads.onnx_head import HeadOutput, OnnxHead
 from enzyme_stability.heads.pooled import Examples, FittedHead, Memory, Scaling, pooled_to_onnx
 from enzyme_stability.manifest import write_manifest
+from enzyme_stability.prediction import Prediction
 from enzyme_stability.predictor import PLAIN, WITH_GROWTH, Predictor
 from enzyme_stability.processes import process_count, process_rank, wait_for_all
+from enzyme_stability.reference import COVERAGE, Reference, logged_rows
+from enzyme_stability.sequence import clean_sequence
 from enzyme_stability.training_table import MINIMUM_PROTEINS
 from enzyme_stability.uncertainty import ConformalInterval
 
@@ -186,9 +189,40 @@ def fit_predictor(
             "train_proteins": int(learn.sum()),
             "calibration_proteins": int((~learn).sum()),
         },
+        reference=_reference(table[~learn], fitted, intervals, domain),
         adapter=fitted.adapter,
     )
     return Predictor(folder, store=store)
+
+
+def _reference(
+    calibration: pd.DataFrame,
+    fitted: _Fitted,
+    intervals: Mapping[str, ConformalInterval],
+    domain: ApplicabilityDomain,
+) -> Reference:
+    """What the log would hold had the calibration proteins been asked for."""
+    import pandas as pd
+
+    parts = []
+    for kind, out in fitted.calibration.items():
+        asked = calibration if kind == PLAIN else calibration[calibration["growth_temperature"].notna()]
+        residues = asked["residues"].tolist()
+        try:
+            lower, upper = intervals[kind].interval(out.tm, out.lower, out.upper, COVERAGE)
+        except ConfigError:  # too few of them for that coverage: no widths are kept
+            lower = upper = np.full(out.tm.shape, np.nan)
+        reasons = domain.reasons(
+            [clean_sequence(r) for r in residues], amino_acid_frequencies(residues), out.similarity
+        )
+        answers = zip(*np.round([out.tm, lower, upper], 2), reasons, out.similarity.astype(float), strict=True)
+        predictions = [
+            Prediction("", len(sequence), tm, low, high, not why, "ok", "", near)
+            for sequence, (tm, low, high, why, near) in zip(residues, answers, strict=True)
+        ]
+        growth = None if kind == PLAIN else asked["growth_temperature"].tolist()
+        parts.append(logged_rows(residues, predictions, growth_temperature=growth))
+    return Reference.of(pd.concat(parts, ignore_index=True), minimum=1)
 
 
 def _encoder_manifest(config: TrainConfig, encoded: Encoded, fitted: _Fitted) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from enzyme_stability.domain import ApplicabilityDomain
 from enzyme_stability.errors import ArtifactError
+from enzyme_stability.reference import Reference
 from enzyme_stability.uncertainty import ConformalInterval
 
 FORMAT = 1
@@ -48,6 +49,7 @@ def write_manifest(
     intervals: Mapping[str, ConformalInterval],
     domain: ApplicabilityDomain,
     training: Mapping[str, Any],
+    reference: Reference | None = None,
     adapter: Path | None = None,
 ) -> None:
     """Write a predictor folder.
@@ -61,6 +63,7 @@ def write_manifest(
         intervals: Calibrated interval of each head.
         domain: The domain check.
         training: What the model card needs to know about the run; JSON values only.
+        reference: What drift is measured against; None where there is none.
         adapter: Folder of a low-rank update of the language model.
 
     Raises:
@@ -92,6 +95,7 @@ def write_manifest(
                 for kind, interval in intervals.items()
             },
             "domain": asdict(domain),
+            **({} if reference is None else {"reference": reference.to_dict()}),
             "training": dict(training),
         }
         unfinished = folder / f".{MANIFEST}.part"

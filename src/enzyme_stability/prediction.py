@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Prediction:
         status: ``ok``; ``warning`` where the sequence was changed by the residue policy; ``error`` where there is no
             answer.
         note: What was changed, why the protein is out of domain, or what was wrong.
+        similarity: Kernel similarity to the nearest protein learned from, 0..1; not among the columns of the answer.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Prediction:
     in_domain: bool | None
     status: str
     note: str
+    similarity: float | None = field(default=None, compare=False)
 
 
 COLUMNS: dict[str, type] = {

@@ -21,6 +21,7 @@ from enzyme_stability.errors import ArtifactError, ConfigError, EnzymeStabilityE
 from enzyme_stability.heads.onnx_head import HeadOutput, OnnxHead
 from enzyme_stability.manifest import ADAPTER, MANIFEST, read_manifest
 from enzyme_stability.prediction import Prediction
+from enzyme_stability.reference import Reference
 from enzyme_stability.sequence import CleanSequence, Record, clean_sequence
 from enzyme_stability.uncertainty import ConformalInterval
 
@@ -111,6 +112,11 @@ class Predictor:
     def digest(self) -> str:
         """SHA-256 of the manifest, which holds those of the model files: names this predictor exactly."""
         return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What drift is measured against; raises ArtifactError where it was trained before that was kept."""
+        return Reference.of_manifest(self.manifest)
 
     def model_files(self) -> list[Path]:
         """The files that prediction needs."""
@@ -216,10 +222,14 @@ class Predictor:
         out = self.raw_output(residues, growth if kind == WITH_GROWTH else None)
         lower, upper = self._intervals[kind].interval(out.tm, out.lower, out.upper, coverage)
         reasons = self.domain.reasons(sequences, amino_acid_frequencies(residues), out.similarity)
-        for sequence, why, *temperatures in zip(sequences, reasons, out.tm, lower, upper, strict=True):
+        near = out.similarity.tolist()
+        for sequence, why, similarity, *temperatures in zip(
+            sequences, reasons, near, out.tm, lower, upper, strict=True
+        ):
             notes = [*sequence.notes, *([f"out of domain: {', '.join(why)}"] if why else [])]
             rounded = (round(float(t), 2) for t in temperatures)
-            yield sequence.length, *rounded, not why, "warning" if sequence.notes else "ok", "; ".join(notes)
+            status = "warning" if sequence.notes else "ok"
+            yield sequence.length, *rounded, not why, status, "; ".join(notes), float(similarity)
 
     def raw_output(
         self, residues: Sequence[str], growth_temperature: np.ndarray | None = None, *, corrected: bool = True
@@ -293,9 +303,10 @@ class Predictor:
         lower, upper = self._intervals[PLAIN].interval(out.tm, out.lower, out.upper, coverage)
         columns = (np.round(temperatures, 2).tolist() for temperatures in (out.tm, lower, upper))
         inside = (out.similarity >= self.domain.minimum_similarity).tolist()
+        similarities = out.similarity.tolist()
         return [
-            Prediction(name, None, tm, low, high, near, "ok", "" if near else f"out of domain: {UNLIKE}")
-            for name, near, tm, low, high in zip(ids, inside, *columns, strict=True)
+            Prediction(name, None, tm, low, high, near, "ok", "" if near else f"out of domain: {UNLIKE}", similarity)
+            for name, near, similarity, tm, low, high in zip(ids, inside, similarities, *columns, strict=True)
         ]
 
     @property

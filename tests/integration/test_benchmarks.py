@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,24 @@ def test_recalibration_is_judged_on_other_proteins_with_controls(data_root: Path
         assert abs(shifted["mean"]["bias"]["after"]) < abs(shifted["mean"]["bias"]["before"])
 
 
+def test_drift_alarms_where_something_changed_and_seldom_where_nothing_did(data_root: Path, tmp_path: Path) -> None:
+    shown = run("drift.py", "--data", data_root, "--smoke", "--results", tmp_path).stdout
+    content = figures(tmp_path, "drift")
+    for case in content["cases"]:
+        assert case["name"] in shown
+        for size in filter(None, case["sizes"].values()):
+            assert size["alarm_share"].keys() == {"rule", "rule_with_lower_threshold", "index_alone", "test_alone"}
+            assert size["alarm_share"]["rule"] == min(size["alarm_share"].values())
+            assert sum(size["verdicts"].values()) == case["draws"]
+    alarms = {
+        (case["name"], case["compared_with"]): case["sizes"]["100"]["alarm_share"]["rule"]
+        for case in content["cases"]
+        if case["sizes"]["100"]
+    }
+    assert alarms["six proteomes", "own log"] == 0
+    assert alarms["hyperthermophilic bacteria", "own log"] == 1
+
+
 def test_speed_prints_every_figure_beside_its_comparison(data_root: Path, tmp_path: Path) -> None:
     shown = run("speed.py", "--data", data_root, "--smoke", "--results", tmp_path).stdout
     content = figures(tmp_path, "speed")
@@ -128,7 +147,20 @@ def test_speed_prints_every_figure_beside_its_comparison(data_root: Path, tmp_pa
     assert "targets < 1 s, scan < 2 s" in shown
 
 
-@pytest.mark.parametrize("script", ["speed.py", "purified_enzymes.py", "recalibration.py"])
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_service_load_answers_everything_and_sets_it_beside_the_naive_endpoint(data_root: Path, tmp_path: Path) -> None:
+    run("service_load.py", "--data", data_root, "--smoke", "--results", tmp_path)
+    content = figures(tmp_path, "service_load")
+    service, naive = content["figures"]["1 worker"], content["figures"]["naive"]
+    loads = [*service["rising"], service["half_of_peak"], service["overload"], *naive["rising"]]
+    assert all(load["statuses_not_200"].keys() <= {"429"} and not load["broken_connections"] for load in loads)
+    assert service["memory"]["requests"] >= 200
+    assert service["memory"]["before_mib"] > 50
+    assert content["times_naive"]["naive"] == 1
+    assert content["times_naive"]["1 worker"] > 1
+
+
+@pytest.mark.parametrize("script", ["speed.py", "purified_enzymes.py", "recalibration.py", "drift.py"])
 def test_absent_data_is_one_sentence_that_says_what_to_do(script: str, tmp_path: Path) -> None:
     said = run(script, "--data", tmp_path, "--results", tmp_path, expect=2).stderr
     assert said.count("\n") == 1
@@ -145,6 +177,7 @@ def test_head_training_compares_the_loops_at_the_loss_they_reach(tmp_path: Path)
         assert 0 < row["validation_loss"] < 2
 
 
+@pytest.mark.slow
 def test_encoder_speed_sets_ours_beside_the_usual_loops(data_root: Path, tmp_path: Path) -> None:
     shown = run("encoder_speed.py", "--smoke", "--data", data_root, "--results", tmp_path).stdout
     content = figures(tmp_path, "encoder_speed")

@@ -8,9 +8,13 @@ import random
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ import yaml
 from enzyme_stability import __version__, cli
 from enzyme_stability.config.base import Strict
 from enzyme_stability.config.delta_tm import DeltaTmConfig, ExpectedProfileSettings
+from enzyme_stability.config.serving import ServingConfig
 from enzyme_stability.configuration import compose
 from enzyme_stability.data.tables import known_tables
 from enzyme_stability.data.variant_tables import PUBLIC_TABLES
@@ -113,21 +118,59 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENZYME_STABILITY_MODELS", str(folder.parent))
     monkeypatch.setenv("ENZYME_STABILITY_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ENZYME_STABILITY_DATABASE", f"sqlite:///{tmp_path / 'service.db'}")
     return folder
+
+
+class Background:
+    """The service that a reader starts and leaves running, on a port that is free."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: str) -> None:
+        words = [sys.executable, "-m", "enzyme_stability", *shlex.split(command)[1:], "--port", self.port]
+        self._running.append(subprocess.Popen(words))
+        for _ in range(300):
+            with suppress(OSError), urllib.request.urlopen(f"http://localhost:{self.port}/readyz", timeout=5):
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{command} does not answer")
+
+    def end(self) -> None:
+        for process in self._running:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    found = Background()
+    yield found
+    found.end()
 
 
 @pytest.mark.parametrize("title", [title for title, text in sections(README).items() if any(steps(text))])
 @pytest.mark.usefixtures("stand_in")
-def test_what_the_readme_shows_runs_in_order(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_readme_shows_runs_in_order(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: Background
+) -> None:
     here = tmp_path / "here"
     here.mkdir()
     made_up_inputs(here)
     monkeypatch.chdir(here)
-    for kind, step in steps(sections(README)[title]):
+    for kind, step in steps(sections(README)[title].replace("8080", background.port)):
         if kind == "python":
             exec(compile(step, "README.md", "exec"), {})  # noqa: S102 - our own text
+        elif step.startswith("enzyme-stability serve"):
+            background.start(step)
         else:
-            assert run(step, monkeypatch) == 0, step
+            # one asks a person to look where made-up figures are odd, or says that a dozen proteins are too few
+            fine = {0, 1, 3} if " monitor " in step else {0}
+            assert run(step, monkeypatch) in fine, step
 
 
 def test_the_excerpt_of_the_demo_is_what_is_printed(
@@ -281,6 +324,14 @@ def test_the_page_on_mutations_has_every_setting_with_its_default(command: str, 
     page = (REPOSITORY / "docs" / "mutations.md").read_text(encoding="utf-8")
     (section,) = re.findall(rf"^### Settings of {command}$(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
     assert settings_in(section) == dict(dotted(settings.model_dump(mode="json")))
+
+
+def test_the_page_on_the_service_has_every_setting_with_its_default() -> None:
+    text = (REPOSITORY / "docs" / "service.md").read_text(encoding="utf-8")
+    section = sections(text)["Batches and limits"]
+    own = {name.strip("` ") for name in section.rsplit("options of their own:", 1)[1].rstrip(". \n").split(",")}
+    known = ServingConfig().model_dump(mode="json")
+    assert settings_in(section) == {name: value for name, value in known.items() if name not in own}
 
 
 def test_the_page_on_mutations_has_the_figures_of_the_shipped_model() -> None:

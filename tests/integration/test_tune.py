@@ -9,9 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any

@@ -334,7 +334,7 @@ def test_any_protein_at_any_setting_gives_a_well_formed_row(text: str, growth: f
 
 
 def test_columns_are_the_fields_of_a_row_in_order() -> None:
-    assert list(COLUMNS) == [field.name for field in fields(Prediction)]
+    assert [*COLUMNS, "similarity"] == [field.name for field in fields(Prediction)]
 
 
 def test_saving_and_loading_changes_nothing(shipped: Predictor, tmp_path: Path, odd_sequences: list[str]) -> None:
@@ -450,7 +450,7 @@ def keys(mapping: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple
             yield from keys(value, (*above, key))
 
 
-NEEDED = [path for path in keys(PREDICTOR.manifest) if path[0] not in {"description", "training"}]
+NEEDED = [path for path in keys(PREDICTOR.manifest) if path[0] not in {"description", "training", "reference"}]
 
 
 def refuses_or_answers(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,15 @@ def test_a_study_without_a_finished_trial_has_no_result(tmp_path: Path) -> None:
         tune(Search.plan(RIDGE, space), trials=0)
 
 
+@pytest.fixture
+def python_handles_interrupts() -> Iterator[None]:
+    """As in a program that has just begun, whatever ran in this process before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_interrupts")
 def test_an_interruption_stops_at_once_what_may_be_stopped() -> None:
     with Interruption() as interruption:
         with pytest.raises(KeyboardInterrupt), interruption.allowed():

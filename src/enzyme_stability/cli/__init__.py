@@ -14,8 +14,11 @@ from enzyme_stability.cli.common import say
 from enzyme_stability.cli.data import data
 from enzyme_stability.cli.delta_tm import delta_tm
 from enzyme_stability.cli.embedding import embed
+from enzyme_stability.cli.keys import keys
 from enzyme_stability.cli.models import models
+from enzyme_stability.cli.monitor import monitor
 from enzyme_stability.cli.predicting import predict
+from enzyme_stability.cli.serve import serve
 from enzyme_stability.cli.training import card, evaluate, info, train
 from enzyme_stability.cli.tune import tune
 from enzyme_stability.cli.variant_lists import combine, variants
@@ -29,11 +32,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (predict, scan, variants, combine, embed, train, tune, evaluate, calibrate, card, info, push, pull):
+_COMMANDS = (predict, scan, variants, combine, embed, train, tune, evaluate, calibrate, card, info, push, pull, serve)
+for command in _COMMANDS:
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(delta_tm, name="delta-tm")
+app.add_typer(keys, name="keys")
+app.add_typer(monitor, name="monitor")
 
 _PACKAGES = {
     "parquet": ("pyarrow",),
@@ -42,6 +48,11 @@ _PACKAGES = {
     "track": ("mlflow", "tensorboard", "wandb"),
     "tune": ("optuna",),
     "gcp": ("fsspec", "gcsfs"),
+    "client": ("httpx",),
+    "serve": ("alembic", "fastapi", "multipart", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"),
+    "evidently": ("evidently",),
+    "postgres": ("psycopg",),
+    "traces": ("opentelemetry",),
 }
 _EXTRA_OF = {package: extra for extra, packages in _PACKAGES.items() for package in packages}
 

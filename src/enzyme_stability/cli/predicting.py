@@ -15,13 +15,19 @@ import typer
 
 from enzyme_stability import __version__
 from enzyme_stability.cli.common import Coverage, Model, Store, Threads, say
-from enzyme_stability.errors import DataError
+from enzyme_stability.errors import ConfigError, DataError, OverloadedError
 
 if TYPE_CHECKING:
+    from enzyme_stability.client import Client
     from enzyme_stability.prediction import Prediction
+    from enzyme_stability.predictor import Predictor
+
+KEY_VARIABLE = "ENZYME_STABILITY_KEY"
+_OF_THIS_MACHINE = ("model", "threads", "store", "report")
 
 
 def predict(
+    context: typer.Context,
     sequences: Annotated[
         str,
         typer.Argument(
@@ -46,6 +52,12 @@ def predict(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad sequence.")] = False,
     threads: Threads = 0,
     store: Store = None,
+    server: Annotated[
+        str | None, typer.Option(help="Address of a running service that predicts instead of this machine.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help=f"File with the API key of the service; else {KEY_VARIABLE} may hold the key.")
+    ] = None,
 ) -> None:
     """Predict the melting temperature of every sequence.
 
@@ -54,7 +66,7 @@ def predict(
     """
     from enzyme_stability.data.readers import read_records
     from enzyme_stability.data.writers import open_writer
-    from enzyme_stability.embeddings.files import looks_like_embeddings, read_embeddings
+    from enzyme_stability.embeddings.files import looks_like_embeddings
     from enzyme_stability.prediction import COLUMNS
     from enzyme_stability.predictor import Predictor
     from enzyme_stability.progress import count_along
@@ -62,35 +74,76 @@ def predict(
     started = time.monotonic()
     if output != "-" and Path(output).exists() and Path(sequences).exists() and Path(output).samefile(sequences):
         raise DataError(f"{output} is the input itself: write to another file")
-    predictor = Predictor.load(model, threads, store)
+    _check_place(context, server, key_file)
+    answering = _service(server, key_file) if server is not None else Predictor.load(model, threads, store)
     if looks_like_embeddings(sequences):
-        table = read_embeddings(sequences)
-        made = predictor.predict_embeddings(table.ids, table.vectors, made_by=table.metadata, coverage=coverage)
-        rows = iter(made)
+        rows = iter(_from_embeddings(answering, sequences, coverage))
     else:
         records = read_records(
             sequences, column=column, id_column=id_column, growth_temperature_column=growth_temperature_column
         )
-        rows = predictor.predict_records(
+        rows = answering.predict_records(
             records, growth_temperature=growth_temperature, coverage=coverage, strict=strict
         )
     tally = _Tally(keep=report is not None)
     rows = count_along(tally.along(rows), "sequences")
     first = list(islice(rows, 1))  # what cannot be read at all fails here, before anything is written
-    cut_short: DataError | None = None
+    cut_short: DataError | OverloadedError | None = None
     with _reader_may_leave(), open_writer(output, COLUMNS, format=output_format) as writer:
         try:
             for row in chain(first, rows):
                 writer.write({name: getattr(row, name) for name in COLUMNS})
-        except DataError as error:  # the rows so far are good: keep them, then say what happened
+        except (DataError, OverloadedError) as error:  # the rows so far are good: keep them, then say what happened
             cut_short = error
-    if report is not None:
+    if report is not None and isinstance(answering, Predictor):
         from enzyme_stability.report import write_report
 
-        write_report(report, tally.kept, predictor, coverage, source=sequences)
-    say(f"{tally.summary()} in {time.monotonic() - started:.1f} s ({predictor.name} {__version__})")
+        write_report(report, tally.kept, answering, coverage, source=sequences)
+    say(f"{tally.summary()} in {time.monotonic() - started:.1f} s ({_named(answering)})")
     if cut_short is not None:
         raise cut_short
+
+
+def _check_place(context: typer.Context, server: str | None, key_file: Path | None) -> None:
+    """Refuse options of this machine together with a service, and the other way round."""
+    if server is None and key_file is not None:
+        raise ConfigError("--key-file is for a service: name it with --server, or leave the key out")
+    given = [
+        name for name in _OF_THIS_MACHINE if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if server is not None and given:
+        raise ConfigError(f"--{given[0]} is for a prediction on this machine: leave it out, or leave out --server")
+
+
+def _service(server: str, key_file: Path | None) -> Client:
+    from enzyme_stability.client import Client
+
+    key = os.environ.get(KEY_VARIABLE) or None
+    if key_file is not None:
+        try:
+            key = key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{key_file} cannot be read as a file with a key: {error}") from error
+    return Client(server, key=key)
+
+
+def _from_embeddings(answering: Predictor | Client, path: str, coverage: float) -> list[Prediction]:
+    from enzyme_stability.embeddings.files import read_embeddings
+    from enzyme_stability.predictor import Predictor
+
+    if not isinstance(answering, Predictor):
+        return answering.predict_embeddings(path, coverage=coverage)
+    table = read_embeddings(path)
+    return answering.predict_embeddings(table.ids, table.vectors, made_by=table.metadata, coverage=coverage)
+
+
+def _named(answering: Predictor | Client) -> str:
+    from enzyme_stability.predictor import Predictor
+
+    if isinstance(answering, Predictor):
+        return f"{answering.name} {__version__}"
+    model = answering.model()
+    return f"{model.name} {model.version} at {answering.url}"
 
 
 @contextmanager

@@ -271,8 +271,12 @@ def _rows(lines: Iterator[str], number: int, delimiter: str) -> Iterator[tuple[i
 
 
 def _noted(lines: Iterator[str], again: deque[str], taken: list[str]) -> Iterator[str]:
+    size = 0
     while line := again.popleft() if again else next(lines, ""):
+        size = len(line) + (size if taken else 0)
         taken.append(line)
+        if size > _LONGEST_FIELD:
+            raise csv.Error(f"a quote is not closed within {_LONGEST_FIELD:,} characters")
         yield line
 
 

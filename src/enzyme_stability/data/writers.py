@@ -105,7 +105,7 @@ def open_writer(
     with _standard_output() if name == "standard output" else _file(Path(target)) as stream:
         compressed = gzip.GzipFile("", "wb", fileobj=stream, mtime=0) if name.lower().endswith(".gz") else None
         with _explained(name):
-            table = _table(kind, compressed or stream, columns)
+            table = table_as(kind, compressed or stream, columns)
         try:
             yield TableWriter(table, columns, name)
         finally:
@@ -130,7 +130,8 @@ def _format_of(path: Path, asked: str | None) -> str:
     return kind
 
 
-def _table(kind: str, sink: _Sink, columns: Mapping[str, type]) -> _Table:
+def table_as(kind: str, sink: _Sink, columns: Mapping[str, type]) -> _Table:
+    """A table in one of the formats, ``csv``, ``tsv``, ``jsonl`` or ``parquet``, that ends up in ``sink``."""
     match kind:
         case "parquet":
             return _Parquet(sink, columns)

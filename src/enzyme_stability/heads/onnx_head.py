@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -75,16 +76,21 @@ class OnnxHead:
             descriptors: Shape (n, width); or, where ``pooling`` is ``residues``, of each protein (length, width).
             growth_temperature: degC, shape (n,), for a head that takes it.
         """
-        with ThreadPoolExecutor(self._threads) as pool:
-            if self.pooling == "residues":
-                results = list(pool.map(self._run_protein, descriptors))
-            else:
-                inputs = {"descriptors": np.asarray(descriptors, dtype=np.float32)}
-                if growth_temperature is not None:
-                    inputs["growth_temperature"] = growth_temperature.astype(np.float32)[:, None]
-                starts = range(0, len(descriptors), BLOCK)
-                blocks = [{name: v[start : start + BLOCK] for name, v in inputs.items()} for start in starts]
-                results = list(pool.map(self._run_block, blocks))
+        work: list[Callable[[], np.ndarray]]
+        if self.pooling == "residues":
+            work = [partial(self._run_protein, residues) for residues in descriptors]
+        else:
+            inputs = {"descriptors": np.asarray(descriptors, dtype=np.float32)}
+            if growth_temperature is not None:
+                inputs["growth_temperature"] = growth_temperature.astype(np.float32)[:, None]
+            starts = range(0, len(descriptors), BLOCK)
+            blocks = [{name: v[start : start + BLOCK] for name, v in inputs.items()} for start in starts]
+            work = [partial(self._run_block, block) for block in blocks]
+        if len(work) == 1:  # not worth a thread
+            results = [work[0]()]
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:
+                results = list(pool.map(lambda run: run(), work))
         columns = np.concatenate([np.empty((0, len(HeadOutput._fields))), *results], dtype=np.float64)
         return HeadOutput(*columns.T)
 

@@ -350,6 +350,7 @@ def run_benchmark(*arguments: str | Path, expect: int = 0) -> subprocess.Complet
     return done
 
 
+@pytest.mark.slow
 def test_the_benchmark_trains_both_ways_and_scores_them(data_root: Path, folder: Path, tmp_path: Path) -> None:
     network = folder / "network.onnx"
     write_network(network)
