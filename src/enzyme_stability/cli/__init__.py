@@ -49,7 +49,7 @@ _PACKAGES = {
     "tune": ("optuna",),
     "gcp": ("fsspec", "gcsfs"),
     "client": ("httpx",),
-    "serve": ("alembic", "fastapi", "multipart", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"),
+    "serve": ("alembic", "fastapi", "h11", "multipart", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"),
     "evidently": ("evidently",),
     "postgres": ("psycopg",),
     "traces": ("opentelemetry",),
