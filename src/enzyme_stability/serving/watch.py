@@ -74,13 +74,12 @@ class Watch:
 
         since = dt.datetime.now(dt.UTC) - dt.timedelta(days=FEEDBACK_DAYS)
         found = gauges(self._database, since=since, model_hash=self._predictor.digest)
-        asked = found.get("asked_coverage")
         self._telemetry.set_feedback(
             rows=int(found["rows"]),
             mae_celsius=found.get("mae_celsius"),
             bias_celsius=found.get("bias_celsius"),
             coverage=found.get("coverage"),
-            asked_coverage=asked,
+            asked_coverage=found.get("asked_coverage"),
         )
 
     def look_at_drift(self) -> None:
