@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check lint bench docs models clean
+.PHONY: demo test check lint bench docs site models clean
 
 demo: $(VENV)/.base
 	$(BIN)/enzyme-stability predict examples/enzymes.fasta
@@ -24,8 +24,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The pip that comes with Python 3.11 takes minutes to see that so many pinned packages fit together.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "pip>=25"
 
 $(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
@@ -39,7 +41,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/speed.py --data $(DATA)
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests/integration/test_docs.py
+	$(BIN)/python -m pytest -q tests/integration/test_docs.py tests/integration/test_tutorials.py tests/integration/test_site.py
+
+site: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
 
 # The shipped predictors from the raw public tables: prepare, train, evaluate, write the card, put them in the package.
 # An interrupted training is gone on with by 'enzyme-stability train --resume outputs/tm50'.

@@ -203,7 +203,7 @@ def _cost(variant: Variant, table: pd.DataFrame, config: TrainConfig) -> dict[st
         with tempfile.TemporaryDirectory() as folder:
             predictor = fit_predictor(
                 known,
-                encode(known["residues"].tolist(), variant.made, print),
+                encode(known, variant.made, print),
                 variant.made,
                 Path(folder),
                 checkpoints=Path(folder, "checkpoints"),

@@ -13,9 +13,14 @@ import pytest
 from hypothesis import settings
 
 from enzyme_stability import Predictor
+from enzyme_stability.data.mmseqs import find_mmseqs
+from enzyme_stability.errors import MissingDependencyError
 from enzyme_stability.sequence import AMINO_ACIDS
 
 REPOSITORY = Path(__file__).parents[1]
+
+# Read where gcsfs is first imported: else it asks a service that the emulator of Cloud Storage has not, for a minute.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 # The suite says the same thing twice running; a busy machine is no failure.
 settings.register_profile("repository", deadline=None, derandomize=True)
@@ -40,6 +45,15 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"the public tables are not at {root}; set ENZYME_STABILITY_DATA to their folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def mmseqs() -> None:
+    """The program that finds homologues, which is not to be had by pip on Windows."""
+    try:
+        find_mmseqs()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

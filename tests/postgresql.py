@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -97,8 +96,10 @@ def _serve(programs: Path, folder: Path) -> Iterator[str]:
 
 def _account(folder: Path) -> dict[str, Any]:
     """Who runs the server: PostgreSQL refuses to be run by root."""
-    if os.geteuid() != 0:
+    if os.name != "posix" or os.geteuid() != 0:
         return {}
+    import pwd
+
     names = {entry.pw_name for entry in pwd.getpwall()}
     account = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
     os.chown(folder, account.pw_uid, account.pw_gid)

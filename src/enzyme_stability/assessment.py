@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,27 @@ def assess_run(predictor: Predictor, calibration: pd.DataFrame, learnt: pd.DataF
         plots.parity(predicted, folder / f"{evaluation.name}_parity.png", name=evaluation.name)
         plots.error_by_band(predicted, folder / f"{evaluation.name}_error_by_band.png", name=evaluation.name)
     return evaluation
+
+
+def main_figures(evaluation: Evaluation) -> dict[str, float]:
+    """The figures that are known, without their bounds."""
+    figures = {**evaluation.metrics, "coverage": evaluation.intervals["overall"]["coverage"]}
+    return {
+        key: figure["value"]
+        for key, figure in figures.items()
+        if isinstance(figure, Mapping) and figure.get("value") is not None
+    }
+
+
+def write_main_figures(evaluation: Evaluation, predictor: Predictor, path: Path) -> None:
+    """Write the main figures of an evaluation and of the folds of the predictor's training, by name of each.
+
+    Raises:
+        ArtifactError: The file cannot be written.
+    """
+    evaluations = [e for e in (evaluation, assess_folds(predictor)) if e is not None]
+    with writing(path):
+        path.write_text(json.dumps({e.name: main_figures(e) for e in evaluations}, indent=1) + "\n", encoding="utf-8")
 
 
 def write_card(predictor: Predictor, evaluations: Path) -> Path:

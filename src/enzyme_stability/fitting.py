@@ -23,6 +23,7 @@ from enzyme_stability.config import (
 )
 from enzyme_stability.data.splits import split_by_cluster
 from enzyme_stability.domain import ApplicabilityDomain
+from enzyme_stability.embeddings.precomputed import look_up
 from enzyme_stability.encoders.composition import CompositionEncoder, amino_acid_frequencies
 from enzyme_stability.errors import ConfigError, DataError
 from enzyme_stability.heads.onnx_head import HeadOutput, OnnxHead
@@ -31,6 +32,7 @@ from enzyme_stability.manifest import write_manifest
 from enzyme_stability.prediction import Prediction
 from enzyme_stability.predictor import PLAIN, WITH_GROWTH, Predictor
 from enzyme_stability.processes import process_count, process_rank, wait_for_all
+from enzyme_stability.progress import Meter
 from enzyme_stability.reference import COVERAGE, Reference, logged_rows
 from enzyme_stability.sequence import clean_sequence
 from enzyme_stability.training_table import MINIMUM_PROTEINS
@@ -75,30 +77,25 @@ class _Fitted:
     pooling: str = "mean"
 
 
-def encode(residues: list[str], config: TrainConfig, report: Callable[[str], None]) -> Encoded:
-    """Embed all proteins; with a language model, what the store holds already is not computed again."""
+def encode(table: pd.DataFrame, config: TrainConfig, report: Callable[[str], None]) -> Encoded:
+    """Embed all proteins of a table, or look them up: in ``data.embeddings``, else what the store holds already."""
+    encoder: CompositionEncoder | LanguageModelEncoder
     if isinstance(config.encoder, Composition):
         encoder = CompositionEncoder(config.encoder.blocks)
-        return Encoded(encoder.encode(residues), encoder)
-    from enzyme_stability.embeddings.encoder import LanguageModelEncoder
-    from enzyme_stability.progress import Meter
+    else:
+        from enzyme_stability.embeddings.encoder import LanguageModelEncoder
 
-    model = LanguageModelEncoder(config.encoder, store=config.store, report=report)
+        encoder = LanguageModelEncoder(config.encoder, store=config.store, report=report)
+    residues = table["residues"].tolist()
+    if config.data.embeddings is not None:
+        return Encoded(look_up(config.data.embeddings, encoder, table), encoder)
+    if isinstance(encoder, CompositionEncoder):
+        return Encoded(encoder.encode(residues), encoder)
     unique = list(dict.fromkeys(residues))
     with Meter(len(unique), sum(map(len, unique)), report) as meter:
-        if process_count() > 1 and model.keeps:
-            _share_out(model, unique)
-        return Encoded(np.stack(model.encode(residues, meter.advance)), model)
-
-
-def _share_out(model: LanguageModelEncoder, residues: list[str]) -> None:
-    """Each process embeds its share, then what it finds undone of the others': nobody waits, little is done twice."""
-    from enzyme_stability.embeddings.encoder import in_parts
-
-    rank, count = process_rank(), process_count()
-    for share in (residues[(rank + k) % count :: count] for k in range(count)):
-        for part in in_parts(share):
-            model.prepare(share[part])
+        if process_count() > 1 and encoder.keeps:
+            encoder.prepare_together(unique, process_rank(), process_count())
+        return Encoded(np.stack(encoder.encode(residues, meter.advance)), encoder)
 
 
 def set_apart(table: pd.DataFrame, config: TrainConfig) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from enzyme_stability.embeddings.table import EmbeddingTable
-from enzyme_stability.errors import DataError
 from enzyme_stability.predictor import Predictor
 from enzyme_stability.sequence import Record
 
@@ -51,7 +50,7 @@ def predict_table(
         if embeddings is None:
             rows = predictor.predict(records, coverage=coverage, strict=True)
         else:
-            vectors = _by_id(table, embeddings)
+            vectors = embeddings.select(table["id"].astype(str).tolist())
             rows = predictor.predict_embeddings(
                 table["id"].tolist(), vectors, made_by=embeddings.metadata, coverage=coverage
             )
@@ -67,12 +66,3 @@ def predict_table(
     if embeddings is None and predictor.takes_growth_temperature and "growth_temperature" in table:
         given |= columns(table["growth_temperature"], GIVEN_GROWTH)
     return pd.concat([table[kept], pd.DataFrame(given, index=table.index)], axis=1)
-
-
-def _by_id(table: pd.DataFrame, embeddings: EmbeddingTable) -> np.ndarray:
-    place = {name: k for k, name in enumerate(embeddings.ids)}
-    asked = table["id"].astype(str).tolist()
-    if absent := [name for name in asked if name not in place]:
-        raise DataError(f"{len(absent):,} of {len(asked):,} proteins have no embedding, such as {absent[0]}")
-    vectors: np.ndarray = embeddings.vectors[[place[name] for name in asked]]
-    return vectors

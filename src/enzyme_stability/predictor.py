@@ -84,7 +84,21 @@ class Predictor:
 
     @classmethod
     def load(cls, where: str | Path, threads: int = 0, store: Path | None = None) -> Predictor:
-        """The predictor in a folder or at a URL such as gs://bucket/name, or the built-in one of that name."""
+        """The predictor in a folder, at a URL such as gs://bucket/name or in a registry, or a built-in one.
+
+        Args:
+            where: Folder, URL, name, or ``registry/NAME@ALIAS`` with an alias or the number of a version.
+            threads: Threads of the model; 0 takes all cores.
+            store: Folder of the store of embeddings; None is the one all commands share.
+
+        Raises:
+            ArtifactError: There is no such predictor, or it is incomplete, damaged or of another format.
+        """
+        if "@" in str(where):
+            from enzyme_stability.registry import Address
+
+            address = Address.parse(where)
+            where = where if address is None else address.url()
         if "://" in str(where):
             from enzyme_stability.storage import fetch
 

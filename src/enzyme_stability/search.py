@@ -76,6 +76,7 @@ class Search:
         from enzyme_stability.storage import fetch
 
         settings = self.base.model_dump(mode="json", exclude=_LOCAL)
+        del settings["data"]["embeddings"]  # what is looked up is what would be computed
         for name in _OF_THE_MACHINE:
             settings["encoder"].pop(name, None)
         try:

@@ -93,6 +93,89 @@ def put_file(path: Path, url: str | Path) -> None:
         upload(fs, path, root)
 
 
+def read_file(url: str | Path) -> bytes | None:
+    """What a small file holds, None where there is none.
+
+    Raises:
+        ArtifactError: Nobody answers, access is refused or the file cannot be read.
+        ConfigError: The kind of address is unknown.
+        MissingDependencyError: The package for this kind of address is not installed.
+    """
+    with explained(url):
+        if (path := local_path(url)) is not None:
+            return path.read_bytes() if path.is_file() else None
+        fs, root = _open(url)
+        if find_file(fs, root) is None:
+            return None
+        content: bytes = fs.cat_file(root)
+        return content
+
+
+def write_file(url: str | Path, content: bytes) -> None:
+    """Write a small file in one step: a reader sees what was there before or all of this.
+
+    Raises:
+        ArtifactError: Nobody answers, access is refused or the file cannot be written.
+        ConfigError: The kind of address is unknown.
+        MissingDependencyError: The package for this kind of address is not installed.
+    """
+    with explained(url):
+        if (path := local_path(url)) is None:
+            fs, root = _open(url)
+            retried(lambda: fs.pipe_file(root, content))
+            return
+        with _beside(path) as part:
+            (part / path.name).write_bytes(content)
+            (part / path.name).replace(path)
+
+
+def create_file(url: str | Path, content: bytes) -> bool:
+    """Write a small file where there is none yet; of two that try at once, one is told False.
+
+    Raises:
+        ArtifactError: Nobody answers, access is refused or the file cannot be written.
+        ConfigError: The kind of address is unknown.
+        MissingDependencyError: The package for this kind of address is not installed.
+    """
+    with explained(url):
+        try:
+            if (path := local_path(url)) is not None:
+                with _beside(path) as part:
+                    (part / path.name).write_bytes(content)
+                    os.link(part / path.name, path)
+            else:
+                fs, root = _open(url)
+                if find_file(fs, root) is not None:
+                    return False
+                fs.pipe_file(root, content, mode="create")
+        except FileExistsError:
+            return False
+    return True
+
+
+def file_names(url: str | Path) -> list[str]:
+    """Names of all files below a folder, relative to it; none where there is no such folder.
+
+    Raises:
+        ArtifactError: Nobody answers, access is refused or a name leads out of the folder.
+        ConfigError: The kind of address is unknown.
+        MissingDependencyError: The package for this kind of address is not installed.
+    """
+    if (path := local_path(url)) is not None:
+        with explained(url):
+            # Walked, for others may write here and what is listed may be gone a moment later.
+            found = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+            relative = (file.relative_to(path).as_posix() for file in found)
+            return sorted(name for name in relative if _is_finished(name))
+    fs, root = _open(url)
+    with explained(url):
+        try:
+            listing = list_files(fs, root)
+        except FileNotFoundError:
+            return []
+        return sorted(str(relative) for relative in relative_names(listing, root).values())
+
+
 def put_folder(folder: Path, url: str | Path) -> None:
     """Copy a folder to an address so that a reader never takes half of it for the whole.
 

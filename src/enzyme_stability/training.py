@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enzyme_stability.assessment import assess_run, write_card
+from enzyme_stability.assessment import assess_run, main_figures, write_card
 from enzyme_stability.config import Neural, TrainConfig
 from enzyme_stability.errors import DataError, MissingDependencyError
 from enzyme_stability.fitting import Encoded, encode, fit_predictor, set_apart
@@ -78,7 +78,7 @@ def train(config: TrainConfig, report: Report = lambda _: None, *, resume: bool 
             f"{len(table):,} proteins from {config.data.path}, encoder {_encoder_name(config)}, head {config.head.kind}"
         )
         copy.keep_up()
-        encoded = encode(table["residues"].tolist(), config, run.report)
+        encoded = encode(table, config, run.report)
 
         def log(stage: str, name: str) -> Callable[[Mapping[str, float], int], None]:
             plain = config.trainer.ensemble == 1 and stage == "final" and name == "member_0"
@@ -138,11 +138,7 @@ class _Copy:
 
 
 def _tell(tracker: Tracker, predictor: Predictor, evaluation: Evaluation, run: RunFolder) -> None:
-    figures = {
-        key: figure["value"]
-        for key, figure in evaluation.metrics.items()
-        if isinstance(figure, Mapping) and figure.get("value") is not None
-    }
+    figures = main_figures(evaluation)
     tracker.summary({f"{evaluation.name}/{key}": value for key, value in figures.items()})
     for picture in sorted((run.path / PLOTS).glob("*.png")):
         tracker.picture(picture.stem, picture)
@@ -163,7 +159,7 @@ def _refuse_missing_packages(config: TrainConfig) -> None:
 def _take_part(config: TrainConfig) -> Predictor:
     """Train along in a further process: the same steps, nothing written but what all of them share."""
     table = read_training_table(config)
-    encoded = encode(table["residues"].tolist(), config, lambda _: None)
+    encoded = encode(table, config, lambda _: None)
 
     def log(*_: str) -> Callable[[Mapping[str, float], int], None]:
         return lambda *_: None
@@ -207,7 +203,7 @@ def cross_validate(
 
     from enzyme_stability.data.splits import folds_by_cluster
 
-    encoded = encoded or encode(table["residues"].tolist(), config, report)
+    encoded = encoded or encode(table, config, report)
     folds = folds_by_cluster(table["cluster"].to_numpy(), config.split.folds, config.seed)
     parts = []
     for fold in range(config.split.folds):
@@ -247,6 +243,7 @@ def _training_summary(table: pd.DataFrame, config: TrainConfig) -> dict[str, Any
     for local in ("output", "threads", "store", "mirror", "tracking"):
         del settings[local]
     settings["data"]["path"] = config.data.path.rsplit("/", 1)[-1]
+    del settings["data"]["embeddings"]  # what is looked up is what would be computed
     return {
         "config": settings,
         "data": _account(fetch(config.data.path).with_suffix(SUMMARY_SUFFIX)),

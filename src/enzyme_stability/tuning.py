@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from enzyme_stability.command_line import command_line
 from enzyme_stability.config import Lora, TrainConfig
 from enzyme_stability.config.search import Choice, IntRange, Parameter, as_override
 from enzyme_stability.configuration import compose
@@ -73,7 +73,7 @@ class Tuned:
     @property
     def command(self) -> str:
         """The command line that trains the best settings."""
-        return shlex.join(["enzyme-stability", "train", *self.overrides])
+        return command_line(["enzyme-stability", "train", *self.overrides])
 
     def summary(self) -> str:
         """The best settings and the command line, to be printed."""
@@ -235,7 +235,7 @@ class Objective:
         from enzyme_stability.fitting import encode
 
         if self._encoded is None or self._encoded[0] != config.encoder:
-            self._encoded = config.encoder, encode(self._table["residues"].tolist(), config, self._report)
+            self._encoded = config.encoder, encode(self._table, config, self._report)
         return self._encoded[1]
 
     def tell(self, study: Study, trial: FrozenTrial, asked: int) -> None:

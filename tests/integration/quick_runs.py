@@ -38,6 +38,10 @@ def heads_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.onnx"))}
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(*arguments: str | Path, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
     """The command line in a process of its own.
 
@@ -53,7 +57,7 @@ def start(*arguments: str | Path, before: tuple[str, ...] = (), **environment: s
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         # A background shell has its children ignore the interrupt; a person's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,  # noqa: PLW1509
+        preexec_fn=_heed_interrupts if os.name == "posix" else None,  # noqa: PLW1509
     )
 
 

@@ -187,3 +187,10 @@ def test_encoder_speed_sets_ours_beside_the_usual_loops(data_root: Path, tmp_pat
     assert all(row["useful_gflops"] > 0 for row in content["rows"].values())
     assert content["memory_mb"].keys() == {"loaded", "few", "five_times_as_many", "one_of_5000"}
     assert "share of bfloat16 product" in shown
+
+
+def test_profiling_example_compares_the_two_products(data_root: Path, tmp_path: Path) -> None:
+    run("profiling_example.py", "--data", data_root, "--smoke", "--results", tmp_path)
+    rows = figures(tmp_path, "profiling_example")["rows"]
+    assert rows.keys() == {"the product", "descriptors of residue classes", "all descriptors", "prediction"}
+    assert all(row["before_s"] >= 0 and row["after_s"] >= 0 for row in rows.values())

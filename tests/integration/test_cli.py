@@ -23,8 +23,6 @@ import yaml
 
 from enzyme_stability import DeltaTmModel, Predictor, Record, __version__
 from enzyme_stability.cli import main
-from enzyme_stability.data.homology import find_mmseqs
-from enzyme_stability.errors import MissingDependencyError
 from enzyme_stability.prediction import COLUMNS
 from enzyme_stability.sequence import AMINO_ACIDS
 
@@ -88,14 +86,6 @@ def process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for running in started:
         running.kill()
         running.communicate()
-
-
-@pytest.fixture
-def mmseqs() -> None:
-    try:
-        find_mmseqs()
-    except MissingDependencyError as error:
-        pytest.skip(str(error))
 
 
 def assert_refused(outcome: Outcome, *words: str) -> None:
@@ -402,6 +392,7 @@ def half_way(running: subprocess.Popen[bytes], folder: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_control_c_leaves_the_old_output_and_no_half_file(
     process: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import ast
-import os
 import random
 import re
 import shlex
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from documented_steps import FENCE, REDIRECTIONS, Background, run, steps
 
 from enzyme_stability import __version__, cli
 from enzyme_stability.config.base import Strict
@@ -37,50 +31,25 @@ from enzyme_stability.variants.model import DeltaTmModel
 from tiny_models import save_tiny_model
 
 REPOSITORY = Path(__file__).parents[2]
-DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *PAGES]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CONF = REPOSITORY / "src" / "enzyme_stability" / "conf"
 
-_FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ROUNDING_CELSIUS = 0.05  # another processor may sum in another order
-_REDIRECTIONS = {"<", ">", "|"}
-_SHELLS = {"bash", "console", "sh"}
+
+
+def _seen_from_here(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
 
 
 def sections(text: str) -> dict[str, str]:
     """The text below each heading of the second level, by that heading."""
-    outside = _FENCE.sub(lambda block: re.sub("^#", " ", block.group(), flags=re.MULTILINE), text)
+    outside = FENCE.sub(lambda block: re.sub("^#", " ", block.group(), flags=re.MULTILINE), text)
     starts = [match.start() for match in re.finditer("^## ", outside, re.MULTILINE)]
     parts = [text[start:end] for start, end in pairwise([*starts, len(text)])]
     return {part.split("\n", 1)[0].removeprefix("## "): part for part in parts}
-
-
-def commands(block: str) -> list[str]:
-    """The command lines of a shell block that call this package."""
-    lines = (line.strip().removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines())
-    return [line for line in lines if line.startswith("enzyme-stability ")]
-
-
-def steps(text: str) -> Iterator[tuple[str, str]]:
-    """What a reader would carry out, in order: ('bash', a command) or ('python', a program)."""
-    for language, block in _FENCE.findall(text):
-        if language in _SHELLS:
-            yield from (("bash", command) for command in commands(block))
-        elif language == "python":
-            yield "python", block
-
-
-def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int | str | None:
-    """Exit code of a command, run in this process where no shell is needed: imports cost more than the work."""
-    words = shlex.split(command, comments=True)
-    if _REDIRECTIONS.intersection(words):
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(["bash", "-c", command], env={**os.environ, "PATH": path}, check=False).returncode
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return end.value.code
 
 
 def made_up_inputs(folder: Path) -> None:
@@ -122,30 +91,6 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-class Background:
-    """The service that a reader starts and leaves running, on a port that is free."""
-
-    def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = str(free.getsockname()[1])
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def start(self, command: str) -> None:
-        words = [sys.executable, "-m", "enzyme_stability", *shlex.split(command)[1:], "--port", self.port]
-        self._running.append(subprocess.Popen(words))
-        for _ in range(300):
-            with suppress(OSError), urllib.request.urlopen(f"http://localhost:{self.port}/readyz", timeout=5):
-                return
-            time.sleep(0.2)
-        raise AssertionError(f"{command} does not answer")
-
-    def end(self) -> None:
-        for process in self._running:
-            process.terminate()
-            process.wait(30)
-
-
 @pytest.fixture
 def background() -> Iterator[Background]:
     found = Background()
@@ -178,7 +123,7 @@ def test_the_excerpt_of_the_demo_is_what_is_printed(
 ) -> None:
     assert run(f"enzyme-stability predict {shlex.quote(str(examples))}", monkeypatch) == 0
     printed = {row[0]: row for row in map(_cells, capfdbinary.readouterr().out.decode().splitlines())}
-    excerpt = next(block for language, block in _FENCE.findall(README) if language == "text" and "tm_celsius" in block)
+    excerpt = next(block for language, block in FENCE.findall(README) if language == "text" and "tm_celsius" in block)
     shown = [_cells(line) for line in excerpt.splitlines() if line != "..."]
     assert len(shown) > 1
     for row in shown:
@@ -221,17 +166,17 @@ def _options(text: str) -> list[str]:
     return re.findall(r"`(--?[a-z][a-z-]*)`", text)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_seen_from_here)
 def test_every_documented_command_line_is_understood(document: Path) -> None:
     for kind, step in steps(document.read_text(encoding="utf-8")):
         if kind == "bash":
             words = shlex.split(step, comments=True)[1:]
-            words = words[: next((place for place, word in enumerate(words) if word in _REDIRECTIONS), None)]
+            words = words[: next((place for place, word in enumerate(words) if word in REDIRECTIONS), None)]
             path = next(path for path in (tuple(words[:2]), tuple(words[:1])) if path in COMMANDS)
             COMMANDS[path].make_context(" ".join(path), words[len(path) :])  # raises a usage error
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_seen_from_here)
 def test_what_documented_programs_import_is_there(document: Path) -> None:
     for kind, step in steps(document.read_text(encoding="utf-8")):
         if kind == "python":
@@ -239,9 +184,9 @@ def test_what_documented_programs_import_is_there(document: Path) -> None:
             exec(compile(ast.Module(imports, []), document.name, "exec"), {})  # noqa: S102 - our own text
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_seen_from_here)
 def test_links_lead_to_files_and_headings_that_are_there(document: Path) -> None:
-    text = re.sub(r"`[^`\n]*`", "", _FENCE.sub("", document.read_text(encoding="utf-8")))
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", document.read_text(encoding="utf-8")))
     for link in _LINK.findall(text):
         if link.startswith(("https://", "http://")):
             continue
@@ -253,7 +198,7 @@ def test_links_lead_to_files_and_headings_that_are_there(document: Path) -> None
 
 def _anchors(document: Path) -> set[str]:
     """Addresses of the headings, as code hosting sites make them."""
-    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", document.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -354,8 +299,9 @@ def test_the_data_page_names_every_public_table() -> None:
 
 
 def test_the_index_leads_to_every_page() -> None:
-    index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
-    assert {page.name for page in (REPOSITORY / "docs").glob("*.md")} - {"index.md"} <= set(_LINK.findall(index))
+    index = REPOSITORY / "docs" / "index.md"
+    pages = {page.relative_to(index.parent).as_posix() for page in PAGES}
+    assert pages - {"index.md"} <= set(_LINK.findall(index.read_text(encoding="utf-8")))
 
 
 def test_the_citation_names_this_version() -> None:

@@ -22,6 +22,8 @@ from enzyme_stability.errors import ConfigError
 from enzyme_stability.storage import Mirror
 from enzyme_stability.training import train
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
 Command = Callable[..., tuple[int, str]]
 
 LONG = ("trainer.max_epochs=20", "trainer.patience=20", "split.folds=2")

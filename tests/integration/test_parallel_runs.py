@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_processes_started_by_torchrun_train_the_predictor_of_one(
     assert err.count("wrote ") == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_killed_run_of_two_processes_is_taken_up_by_one(
     table: Path, tmp_path: Path, alone: Predictor, made_up_proteins: pd.DataFrame
 ) -> None:

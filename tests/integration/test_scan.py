@@ -20,8 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from enzyme_stability.cli import main
-from enzyme_stability.data.homology import find_mmseqs
-from enzyme_stability.errors import MissingDependencyError
 from enzyme_stability.sequence import AMINO_ACIDS
 from enzyme_stability.variants.scan import SIGN
 
@@ -407,11 +405,8 @@ def test_relatives_add_a_score_and_change_the_answer(cli: Cli, alignment: Path) 
     assert read_table("best.csv")[0]["variant"] == max(scores, key=lambda name: scores[name])
 
 
+@pytest.mark.usefixtures("mmseqs")
 def test_a_database_is_searched_for_relatives(cli: Cli) -> None:
-    try:
-        find_mmseqs()
-    except MissingDependencyError as error:
-        pytest.skip(str(error))
     chains = (chain.replace("-", "").upper() for chain in RELATIVES.values())
     Path("proteins.fasta").write_text("".join(f">p{k}\n{chain}\n" for k, chain in enumerate(chains)))
     outcome = cli("scan", "wt.fasta", "--database", "proteins.fasta", "--threads", "1")

@@ -209,6 +209,7 @@ def test_several_processes_share_a_study_from_its_first_moment(plan: Plan) -> No
     assert trials["trainer.batch_size"].nunique() == 4  # none drew what another drew
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_killed_search_goes_on_and_its_trial_counts_as_failed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*RIDGE, "split.folds=12"]
     space = {"head.penalties": PENALTIES, "head.inner_folds": {"kind": "int", "low": 2, "high": 40}}
@@ -226,6 +227,7 @@ def test_a_killed_search_goes_on_and_its_trial_counts_as_failed(plan: Plan, monk
     assert "running" not in set(trials["state"])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_an_interrupted_search_writes_what_it_has_found(plan: Plan) -> None:
     overrides = [*RIDGE, "split.folds=12"]
     plan(overrides, {"head.penalties": PENALTIES, "head.inner_folds": {"kind": "int", "low": 2, "high": 40}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ from running_service import LYSOZYME, Running, figure, finished, served, start, 
 
 from enzyme_stability import Predictor, cli
 from enzyme_stability.variants.model import DeltaTmModel
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 ONE = {"records": [{"sequence": LYSOZYME}]}
 

@@ -41,7 +41,7 @@ def test_gauges_follow_what_the_database_holds(tmp_path: Path) -> None:
     measured = [Measured(r.id, row.tm_celsius - 3, r.sequence) for r, row in zip(records[:5], rows, strict=False)]
     record_feedback(database, predictor, measured)
     telemetry = Telemetry()
-    watch = Watch(database, jobs, predictor, telemetry, pause_s=3600)
+    watch = Watch(database, jobs, lambda: predictor, telemetry, pause_s=3600)
     watch.start()
     until(lambda: (gauge(telemetry, "drift_checked_timestamp") or 0) > 0)
     watch.close(30)
@@ -59,7 +59,7 @@ def test_gauges_follow_what_the_database_holds(tmp_path: Path) -> None:
 def test_what_cannot_be_looked_at_leaves_the_rest_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     database = Database(f"sqlite:///{tmp_path / 'service.db'}")  # without its tables
     telemetry = Telemetry()
-    watch = Watch(database, JobStore(database), Predictor.builtin(threads=1), telemetry, pause_s=3600)
+    watch = Watch(database, JobStore(database), lambda: Predictor.builtin(threads=1), telemetry, pause_s=3600)
     watch.start()
     until(lambda: "look at drift" in caplog.text)
     watch.close(30)

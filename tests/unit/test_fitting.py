@@ -42,7 +42,7 @@ def table(made_up_proteins: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def encoded(table: pd.DataFrame) -> Encoded:
-    return encode(table["residues"].tolist(), CONFIGS["ridge"], lambda _: None)
+    return encode(table, CONFIGS["ridge"], lambda _: None)
 
 
 Fit = Callable[..., Predictor]

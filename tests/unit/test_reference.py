@@ -258,7 +258,7 @@ def test_training_keeps_what_the_predictor_says_of_proteins_set_apart(
     table = made_up_proteins.assign(
         residues=made_up_proteins["sequence"], growth_temperature=made_up_proteins["growth_temperature_celsius"]
     ).assign(weight=1.0)
-    encoded = encode(table["residues"].tolist(), config, lambda _: None)
+    encoded = encode(table, config, lambda _: None)
     predictor = fit_predictor(
         table, encoded, config, tmp_path, checkpoints=tmp_path / "checkpoints", log=lambda _: lambda *_: None
     )

@@ -288,6 +288,7 @@ def test_a_folder_that_is_not_there_is_an_error_in_words(tmp_path):
 
 
 @pytest.mark.parametrize("target", [".", "/dev/null", "/"])
+@pytest.mark.skipif(os.name != "posix", reason="devices of POSIX")
 def test_what_is_no_file_is_not_replaced(tmp_path, target, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="name another"):

@@ -231,6 +231,7 @@ def test_a_run_that_breaks_off_is_marked(tmp_path: Path, error: type[BaseExcepti
     assert run.info.status == status
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_every_row_survives_a_kill(tmp_path: Path) -> None:
     program = """
 import os, signal, sys

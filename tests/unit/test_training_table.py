@@ -11,8 +11,7 @@ import pytest
 
 from enzyme_stability.config import TrainConfig
 from enzyme_stability.configuration import compose
-from enzyme_stability.data.homology import find_mmseqs
-from enzyme_stability.errors import DataError, MissingDependencyError
+from enzyme_stability.errors import DataError
 from enzyme_stability.training_table import MINIMUM_CALIBRATION, MINIMUM_PROTEINS, read_training_table, refuse_too_few
 
 BASE = compose(["data.path=table.csv", "encoder=composition", "head=ridge", "split.folds=0"])
@@ -131,11 +130,8 @@ def test_clusters_of_the_table_are_kept(table: pd.DataFrame, tmp_path: Path) -> 
     assert read_training_table(config_of(table, tmp_path))["cluster"].tolist() == table["cluster"].tolist()
 
 
+@pytest.mark.usefixtures("mmseqs")
 def test_clusters_are_computed_where_there_are_none(table: pd.DataFrame, tmp_path: Path) -> None:
-    try:
-        find_mmseqs()
-    except MissingDependencyError as error:
-        pytest.skip(str(error))
     said: list[str] = []
     read = read_training_table(config_of(table.drop(columns="cluster"), tmp_path), said.append)
     assert said == ["grouping 960 proteins by their homology"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -14,11 +15,14 @@ from enzyme_stability.cli.common import say
 from enzyme_stability.cli.data import data
 from enzyme_stability.cli.delta_tm import delta_tm
 from enzyme_stability.cli.embedding import embed
+from enzyme_stability.cli.export import export
 from enzyme_stability.cli.keys import keys
 from enzyme_stability.cli.models import models
 from enzyme_stability.cli.monitor import monitor
 from enzyme_stability.cli.predicting import predict
+from enzyme_stability.cli.registry import promote, registry, rollback
 from enzyme_stability.cli.serve import serve
+from enzyme_stability.cli.submit import submit
 from enzyme_stability.cli.training import card, evaluate, info, train
 from enzyme_stability.cli.tune import tune
 from enzyme_stability.cli.variant_lists import combine, variants
@@ -33,13 +37,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS = (predict, scan, variants, combine, embed, train, tune, evaluate, calibrate, card, info, push, pull, serve)
-for command in _COMMANDS:
+for command in (*_COMMANDS, promote, rollback, export):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(delta_tm, name="delta-tm")
 app.add_typer(keys, name="keys")
 app.add_typer(monitor, name="monitor")
+app.add_typer(submit, name="submit")
+app.add_typer(registry, name="registry")
 
 _PACKAGES = {
     "parquet": ("pyarrow",),
@@ -53,12 +59,16 @@ _PACKAGES = {
     "evidently": ("evidently",),
     "postgres": ("psycopg",),
     "traces": ("opentelemetry",),
+    "profile": ("pyinstrument",),
+    "torchserve": ("model_archiver", "ts"),
 }
 _EXTRA_OF = {package: extra for extra, packages in _PACKAGES.items() for package in packages}
 
 
 def main() -> None:
     """Run the command line; turn the package's errors into one sentence and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a letter that the terminal's encoding lacks is no reason to stop
     try:
         app()
     except EnzymeStabilityError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from enzyme_stability.cli.common import Coverage, Threads, say
 from enzyme_stability.cli.variants import Database, LanguageModel, Msa, Name, Offset, records_of
+from enzyme_stability.command_line import command_line
 
 _SHOWN = 5  # rows left out that are named; the rest are counted
 
@@ -84,7 +84,7 @@ def calibrate(
         plain, read, output or Path(name), name=name, alignment=alignment, language_scores=scores
     )
     print(f"{len(read.variants)} measured variants: the correction {made.judgement.verdict}")
-    use = shlex.join(["enzyme-stability", "scan", wild_type, "--model", str(made.model.folder)])
+    use = command_line(["enzyme-stability", "scan", wild_type, "--model", str(made.model.folder)])
     say(f"wrote {made.model.folder}; use it with: {use}")
 
 

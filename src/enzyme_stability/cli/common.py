@@ -18,6 +18,9 @@ Root = Annotated[Path, typer.Option("--root", help="Folder with the raw public t
 Store = Annotated[
     Path | None, typer.Option(help="Folder where embeddings are kept; else the one that all commands share.")
 ]
+Profile = Annotated[
+    Path | None, typer.Option("--profile", help="Folder for a profile of the command: where time and memory go.")
+]
 
 
 def say(message: str) -> None:

@@ -72,13 +72,22 @@ def split(
     coverage: Annotated[float, typer.Option(help="Share of both sequences the match must cover.")] = 0.5,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=0.8, help="Share of the proteins kept for testing; 0 for none.")
+    ] = 0.15,
     threads: Threads = 0,
 ) -> None:
     """Add the columns cluster, split and fold: alike sequences never come apart."""
-    from enzyme_stability.data.splits import add_split
+    from enzyme_stability.data.splits import add_split, shares_with_test
 
     done = add_split(
-        _read_table(table), identity=identity, coverage=coverage, folds=folds, seed=seed, threads=threads or None
+        _read_table(table),
+        identity=identity,
+        coverage=coverage,
+        shares=shares_with_test(test_share),
+        folds=folds,
+        seed=seed,
+        threads=threads or None,
     )
     test = done["split"] == "test"
     if test_output is not None:

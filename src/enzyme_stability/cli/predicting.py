@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from enzyme_stability import __version__
-from enzyme_stability.cli.common import Coverage, Model, Store, Threads, say
+from enzyme_stability.cli.common import Coverage, Model, Profile, Store, Threads, say
 from enzyme_stability.errors import ConfigError, DataError, OverloadedError
+from enzyme_stability.profiling import profiled
 
 if TYPE_CHECKING:
     from enzyme_stability.client import Client
@@ -58,12 +59,14 @@ def predict(
     key_file: Annotated[
         Path | None, typer.Option(help=f"File with the API key of the service; else {KEY_VARIABLE} may hold the key.")
     ] = None,
+    profile: Profile = None,
 ) -> None:
     """Predict the melting temperature of every sequence.
 
     Writes id, length, tm_celsius, tm_lower_celsius, tm_upper_celsius, in_domain, status and note. A bad sequence
     becomes a row with status 'error'; the others still get their answer.
     """
+    context.with_resource(profiled(profile))
     from enzyme_stability.data.readers import read_records
     from enzyme_stability.data.writers import open_writer
     from enzyme_stability.embeddings.files import looks_like_embeddings

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from enzyme_stability.cli.common import Coverage, Model, Root, Store, say
+from enzyme_stability.cli.common import Coverage, Model, Profile, Root, Store, say
+from enzyme_stability.command_line import command_line
 from enzyme_stability.errors import ConfigError
+from enzyme_stability.processes import process_rank
+from enzyme_stability.profiling import profiled
 
 
 def train(
+    context: typer.Context,
     settings: Annotated[
         list[str] | None,
         typer.Argument(
@@ -27,10 +30,11 @@ def train(
     multirun: Annotated[
         bool, typer.Option("--multirun", help="Run every combination of settings such as seed=1,2 head=mlp,ridge.")
     ] = False,
+    profile: Profile = None,
 ) -> None:
     """Train a predictor on a table made by 'data prepare' and write it, and all about the run, to a folder."""
+    context.with_resource(profiled(None if process_rank() else profile))
     from enzyme_stability.configuration import compose, sweep
-    from enzyme_stability.processes import process_rank
     from enzyme_stability.run_folder import CONFIG, is_unfinished
     from enzyme_stability.training import train as run
 
@@ -55,7 +59,7 @@ def train(
             predictor = run(config, say, resume=resume is not None)
         except KeyboardInterrupt:
             if not process_rank():
-                again = f"; to go on: enzyme-stability train --resume {shlex.quote(str(config.output))}"
+                again = f"; to go on: {command_line(['enzyme-stability', 'train', '--resume', str(config.output)])}"
                 say(f"interrupted{again if is_unfinished(config.output) else ''}")
             raise
         if not process_rank():
@@ -76,18 +80,22 @@ def evaluate(
         bool, typer.Option("--with-growth-temperature", help="Give the predictor the growth temperature.")
     ] = False,
     coverage: Coverage = 0.9,
+    metrics: Annotated[
+        Path | None, typer.Option(help="File for the main figures alone, as JSON for tools that compare runs.")
+    ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="File of embeddings to predict from instead of the sequences, by id.")
     ] = None,
     store: Store = None,
 ) -> None:
     """Compare predictions with measured temperatures: metrics, baselines, published predictors, plots."""
-    from enzyme_stability.assessment import assess
+    from enzyme_stability.assessment import assess, write_main_figures
     from enzyme_stability.embeddings.files import read_embeddings
     from enzyme_stability.predictor import Predictor
 
+    predictor = Predictor.load(model, store=store)
     evaluation = assess(
-        Predictor.load(model, store=store),
+        predictor,
         table,
         root=root,
         output=output,
@@ -96,6 +104,8 @@ def evaluate(
         coverage=coverage,
         embeddings=None if embeddings is None else read_embeddings(embeddings),
     )
+    if metrics is not None:
+        write_main_figures(evaluation, predictor, metrics)
     print(evaluation.summary())
     say(f"figures, pictures and predictions are in {output}")
 

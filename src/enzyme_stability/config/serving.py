@@ -34,6 +34,7 @@ class ServingConfig(Strict):
         longest_sequence: Residues.
         longest_scan: Residues of a protein to scan.
         most_job_records: Sequences in a job.
+        model_check_s: Seconds between two looks at which version the alias in ``model`` names; 0 keeps the first one.
         watch_minutes: Minutes between two looks at drift and at what was measured; 0 for none.
         body_timeout_s: Seconds for a request to arrive.
         request_timeout_s: Seconds for the answer.
@@ -61,6 +62,7 @@ class ServingConfig(Strict):
     longest_sequence: int = Field(default=40_000, gt=0)
     longest_scan: int = Field(default=3_000, gt=0)
     most_job_records: int = Field(default=1_000_000, gt=0)
+    model_check_s: float = Field(default=30, ge=0)
     watch_minutes: float = Field(default=15, ge=0)
     body_timeout_s: float = Field(default=30, gt=0)
     request_timeout_s: float = Field(default=60, gt=0)

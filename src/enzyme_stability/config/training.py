@@ -17,6 +17,9 @@ class TrainingData(Strict):
     """Which table a model learns from."""
 
     path: str = Field(description="table made by 'data prepare': CSV or Parquet, local or a URL such as gs://...")
+    embeddings: str | None = Field(
+        None, description="file made by 'embed' of the proteins of the table, by id; null embeds them"
+    )
     growth_temperature_columns: tuple[str, ...] = Field(
         ("growth_temperature_celsius",),
         description="columns given to the second model; the first that has a value counts",
@@ -98,6 +101,8 @@ class TrainConfig(Strict):
     def _fits_together(self) -> Self:
         if isinstance(self.head, LightAttention | Lora) and not isinstance(self.encoder, LanguageModel):
             raise ValueError(f"head {self.head.kind} needs a language model as encoder")
+        if isinstance(self.head, LightAttention | Lora) and self.data.embeddings is not None:
+            raise ValueError(f"head {self.head.kind} reads more than one vector a protein: set data.embeddings to null")
         if not isinstance(self.head, Neural) and self.trainer.ensemble > 1:
             raise ValueError(f"head {self.head.kind} is no network, so no ensemble: set trainer.ensemble to 1")
         if isinstance(self.head, Lora) and self.trainer.ensemble > 1:

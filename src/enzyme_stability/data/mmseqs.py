@@ -87,7 +87,10 @@ def link_database(database: Path, folder: Path) -> Path:
     if not is_fasta:
         raise DataError(f"the database {database} is not FASTA; give a FASTA file of proteins, plain or .gz")
     link = folder / ("database.fasta.gz" if compressed else "database.fasta")
-    link.symlink_to(database.resolve())
+    try:
+        link.symlink_to(database.resolve())
+    except OSError:  # Windows asks for a privilege
+        shutil.copyfile(database, link)
     return link
 
 

@@ -14,6 +14,13 @@ from enzyme_stability.errors import DataError
 DEFAULT_SHARES: Mapping[str, float] = {"train": 0.7, "calibration": 0.15, "test": 0.15}
 
 
+def shares_with_test(share: float) -> dict[str, float]:
+    """The usual shares, but for ``share`` of the proteins to test on, at the cost of those to train on; 0 for none."""
+    lent = DEFAULT_SHARES["test"] - share
+    shares = {**DEFAULT_SHARES, "train": DEFAULT_SHARES["train"] + lent, "test": share}
+    return {part: size for part, size in shares.items() if size}
+
+
 def split_by_cluster(
     clusters: npt.ArrayLike, shares: Mapping[str, float] = DEFAULT_SHARES, seed: int = 0
 ) -> npt.NDArray[np.str_]:

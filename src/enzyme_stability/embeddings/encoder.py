@@ -147,6 +147,12 @@ class LanguageModelEncoder:
         for sequence, _ in self._computed(missing):
             advance(1, len(sequence))
 
+    def prepare_together(self, residues: Sequence[str], rank: int, count: int) -> None:
+        """Each process fills the store with its share, then with what is undone of the others': nobody waits."""
+        for share in (residues[(rank + k) % count :: count] for k in range(count)):
+            for part in in_parts(share):
+                self.prepare(share[part])
+
     def encode(self, residues: Sequence[str], advance: Advance = lambda *_: None) -> list[np.ndarray]:
         """Embeddings in the order of ``residues``, float32: each (width,) or, by residue, (length, width)."""
         unique = list(dict.fromkeys(residues))

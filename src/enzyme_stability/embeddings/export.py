@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from enzyme_stability.embeddings.encoder import LanguageModelEncoder, in_parts
 from enzyme_stability.embeddings.files import open_embedding_writer
+from enzyme_stability.embeddings.precomputed import made_by
+from enzyme_stability.encoders.composition import CompositionEncoder
 from enzyme_stability.errors import DataError, SequenceError
 from enzyme_stability.progress import Meter
 from enzyme_stability.sequence import Record, clean_sequence
@@ -28,7 +32,7 @@ class Exported:
 
 def export_embeddings(
     records: Iterable[Record],
-    encoder: LanguageModelEncoder,
+    encoder: CompositionEncoder | LanguageModelEncoder,
     path: Path,
     *,
     strict: bool = False,
@@ -62,15 +66,24 @@ def export_embeddings(
             left_out.append((record.id, str(error)))
     if not ids:
         raise DataError("there is no sequence that can be embedded")
+    pooling = "mean" if isinstance(encoder, CompositionEncoder) else encoder.pooling
+    with open_embedding_writer(path, encoder.width, made_by(encoder), pooling) as writer:
+        for part, arrays in _embedded(residues, encoder, report):
+            writer.write(ids[part], arrays)
+    return Exported(len(ids), left_out)
+
+
+def _embedded(
+    residues: list[str], encoder: CompositionEncoder | LanguageModelEncoder, report: Callable[[str], None]
+) -> Iterator[tuple[slice, Sequence[np.ndarray]]]:
+    if isinstance(encoder, CompositionEncoder):
+        for part in in_parts(residues):
+            yield part, list(encoder.encode(residues[part]))
+        return
     unique = set(residues)
-    space = encoder.space
-    with (
-        open_embedding_writer(path, encoder.width, asdict(space), space.pooling) as writer,
-        Meter(len(unique), sum(map(len, unique)), report) as meter,
-    ):
+    with Meter(len(unique), sum(map(len, unique)), report) as meter:
         if encoder.keeps:
             encoder.prepare(residues, meter.advance)
         for part in in_parts(residues):
             advance = (lambda *_: None) if encoder.keeps else meter.advance
-            writer.write(ids[part], encoder.encode(residues[part], advance))
-    return Exported(len(ids), left_out)
+            yield part, encoder.encode(residues[part], advance)

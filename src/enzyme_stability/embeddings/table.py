@@ -26,6 +26,22 @@ class EmbeddingTable:
     vectors: np.ndarray
     metadata: dict[str, Any]
 
+    def select(self, ids: Sequence[str]) -> np.ndarray:
+        """The vectors of some proteins, in the order of ``ids``, shape (n, width).
+
+        Raises:
+            DataError: A protein is not in the table, or is there twice with different vectors.
+        """
+        place: dict[str, int] = {}
+        for row, name in enumerate(self.ids):
+            first = place.setdefault(name, row)
+            if first != row and not np.array_equal(self.vectors[first], self.vectors[row]):
+                raise DataError(f"two proteins are called {name}; give each a name of its own")
+        if absent := [name for name in ids if name not in place]:
+            raise DataError(f"{len(absent):,} of {len(ids):,} proteins have no embedding, such as {absent[0]}")
+        vectors: np.ndarray = self.vectors[[place[name] for name in ids]]
+        return vectors
+
 
 class Found(NamedTuple):
     """What a file holds, before it is checked: a matrix, or one vector for each record, and the names if it has any."""

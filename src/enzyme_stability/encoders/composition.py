@@ -106,12 +106,13 @@ def _transition_table() -> np.ndarray:
         left, right = np.repeat(table, _LETTERS), np.tile(table, _LETTERS)
         for a, b in ((0, 1), (0, 2), (1, 2)):
             columns.append(((left == a) & (right == b)) | ((left == b) & (right == a)))
-    return np.stack(columns, axis=1).astype(np.int64)
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def _class_patterns(batch: ResidueBatch) -> np.ndarray:
     """Composition, transition and distribution (Dubchak et al. 1995, doi 10.1073/pnas.92.19.8700)."""
-    blocks = [(batch.pairs @ _transition_table()) / np.maximum(batch.lengths - 1, 1)[:, None]]
+    # a product of floats is many times as fast, and exact: no sum of counts comes near 2**53
+    blocks = [(batch.pairs.astype(np.float64) @ _transition_table()) / np.maximum(batch.lengths - 1, 1)[:, None]]
     for classes in scales.RESIDUE_CLASSES.values():
         table = scales.class_table(classes)
         member = table[batch.codes]

@@ -20,6 +20,7 @@ from enzyme_stability.encoders import packing
 from enzyme_stability.encoders.packing import Piece
 from enzyme_stability.encoders.tokenisation import Tokenisation
 from enzyme_stability.errors import ArtifactError, ConfigError, EnzymeStabilityError, MissingDependencyError
+from enzyme_stability.profiling import before_batch
 
 if TYPE_CHECKING:
     import torch
@@ -271,6 +272,7 @@ class LanguageModel:
         """Hidden states of the residues of a batch, shape (residues, width); None if memory ran out."""
         import torch
 
+        before_batch("language_model")
         try:
             with torch.inference_mode():
                 return self._hidden(batch, tokens_of)

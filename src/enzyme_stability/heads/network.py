@@ -26,6 +26,7 @@ from enzyme_stability.config import Neural, Trainer
 from enzyme_stability.errors import ArtifactError, ConfigError, EnzymeStabilityError
 from enzyme_stability.heads.graph import Graph
 from enzyme_stability.heads.pooled import Examples
+from enzyme_stability.profiling import before_batch
 
 Log = Callable[[Mapping[str, float], int], None]
 
@@ -169,6 +170,7 @@ class Task(lightning.LightningModule):
 
     def training_step(self, batch: tuple[np.ndarray, float], _: int) -> torch.Tensor:
         """Loss of a step."""
+        before_batch("training")
         rows, factor = batch
         found, goal, weights = self._found(rows)
         value, (low, high) = found[:, 0], self._settings.quantiles

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from enzyme_stability.errors import OverloadedError
 from enzyme_stability.prediction import Prediction
 from enzyme_stability.sequence import Record
 
-Predict = Callable[[list[Record], float], list[Prediction]]
-"""Records and coverage to rows, in order."""
+Predict = Callable[[list[Record], Any], list[Prediction]]
+"""Records, and how they are to be predicted, to rows, in order."""
 
 _SLOWEST = 1_000.0  # residues/s taken for the pace before there is one
 _LONGEST_PAUSE_S = 60.0
@@ -33,7 +34,7 @@ class Batch:
 @dataclass(eq=False)
 class _Waiting:
     records: Sequence[Record]
-    coverage: float
+    how: Any
     answer: asyncio.Future[list[Prediction]]
     begun: Callable[[], None]
     rows: list[Prediction] = field(default_factory=list)
@@ -112,13 +113,13 @@ class Batcher:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def predict(
-        self, records: Sequence[Record], coverage: float, begun: Callable[[], None] = lambda: None
+        self, records: Sequence[Record], how: Any, begun: Callable[[], None] = lambda: None
     ) -> list[Prediction]:
         """The rows of some records, in order.
 
         Args:
             records: What is asked.
-            coverage: Share of proteins whose Tm the interval should hold.
+            how: Given to the model; only requests with an equal one are predicted together.
             begun: Called when the first of the records leave the queue.
 
         Raises:
@@ -130,7 +131,7 @@ class Batcher:
         size = sum(len(record.sequence) for record in records)
         if self._queue and (self.residues + size > self._queue_residues or self.requests >= self._queue_requests):
             raise OverloadedError("the service is busy: try again a little later", self.pause_s)
-        waiting = _Waiting(records, coverage, asyncio.get_running_loop().create_future(), begun)
+        waiting = _Waiting(records, how, asyncio.get_running_loop().create_future(), begun)
         self._queue.append(waiting)
         self.residues += size
         self._something.set()
@@ -158,13 +159,13 @@ class Batcher:
                 continue
             records = [record for _, some in batch for record in some]
             began = time.perf_counter()
-            coverage = batch[0][0].coverage
+            how = batch[0][0].how
             try:
-                rows = await loop.run_in_executor(self._thread, self._predict, records, coverage)
+                rows = await loop.run_in_executor(self._thread, self._predict, records, how)
             except Exception:  # it is told to those whose records they are, below
                 for waiting, some in batch:
                     try:
-                        alone = await loop.run_in_executor(self._thread, self._predict, some, coverage)
+                        alone = await loop.run_in_executor(self._thread, self._predict, some, how)
                     except Exception as error:
                         if not waiting.answer.done():
                             waiting.answer.set_exception(error)
@@ -177,14 +178,14 @@ class Batcher:
             self._told(Batch(len(batch), len(records), residues, seconds))
 
     def _take(self) -> tuple[list[tuple[_Waiting, list[Record]]], int]:
-        """Parts of the requests that come next and ask for one coverage, and their residues."""
+        """Parts of the requests that come next and are to be predicted alike, and their residues."""
         batch: list[tuple[_Waiting, list[Record]]] = []
         size = 0
         for _ in range(len(self._queue)):
             if batch and size >= self._batch_residues:
                 break
             waiting = self._queue.popleft()
-            if batch and waiting.coverage != batch[0][0].coverage:
+            if batch and waiting.how != batch[0][0].how:
                 self._queue.appendleft(waiting)
                 break
             share = max(1, (self._batch_residues - size) // 2 if self._queue else self._batch_residues - size)

@@ -8,16 +8,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from enzyme_stability import __version__
 from enzyme_stability.config.serving import ServingConfig
-from enzyme_stability.errors import ArtifactError, ConfigError, OverloadedError, TooLargeError
+from enzyme_stability.errors import (
+    ArtifactError,
+    ConfigError,
+    EnzymeStabilityError,
+    OverloadedError,
+    TooLargeError,
+)
 from enzyme_stability.monitoring.database import Database
 from enzyme_stability.monitoring.prediction_log import PredictionLog
 from enzyme_stability.prediction import Prediction
 from enzyme_stability.predictor import Predictor
+from enzyme_stability.registry import Address
 from enzyme_stability.sequence import Record
 from enzyme_stability.serving.access import Access
 from enzyme_stability.serving.batching import Batch, Batcher
@@ -40,6 +48,14 @@ _DATABASE_PAUSE_S = 10.0  # between two attempts to reach a database that is not
 _DATABASE_PATIENCE_S = 5.0  # before answers begin without it
 _DATABASE_THREADS = 4
 _DATABASE_QUEUE = 100  # requests that may wait for it
+
+
+@dataclass(frozen=True)
+class _How:
+    """What the records of a batch have in common."""
+
+    predictor: Predictor
+    coverage: float
 
 
 class Service:
@@ -68,6 +84,7 @@ class Service:
         self._runner: JobRunner | None = None
         self._watch: Watch | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._scans = ThreadPoolExecutor(1, "scan")
         self._scans_asked = 0
         self._asking = ThreadPoolExecutor(_DATABASE_THREADS, "database")
@@ -91,11 +108,14 @@ class Service:
         """
         if self._delta_tm is not None:
             return
+        self._predictor = self._loaded()
+        self._delta_tm = DeltaTmModel.load(self.config.delta_tm_model, self.config.threads)
+
+    def _loaded(self) -> Predictor:
         predictor = Predictor.load(self.config.model, self.config.threads)
         predictor.predict(["MKVLAAGIVGLLLAQWERTYHG"], growth_temperature=37)  # reads the files it will need
         predictor.predict(["MKVLAAGIVGLLLAQWERTYHG"])
-        self._predictor = predictor
-        self._delta_tm = DeltaTmModel.load(self.config.delta_tm_model, self.config.threads)
+        return predictor
 
     async def start(self) -> None:
         """Begin to answer, with the models loaded.
@@ -107,6 +127,9 @@ class Service:
         await asyncio.to_thread(self.load)
         self.telemetry.set_model(self.predictor.name, self.predictor.digest, __version__)
         self._batcher.start()
+        address = Address.parse(self.config.model)
+        if address is not None and self.config.model_check_s:
+            self._following = asyncio.create_task(self._follow(address))
         if self._given_database is not None:
             database = self._given_database
             self._log = PredictionLog(
@@ -117,6 +140,22 @@ class Service:
             with suppress(TimeoutError):  # with no patience at all, the first jobs would be refused
                 async with asyncio.timeout(_DATABASE_PATIENCE_S):
                     await tried.wait()
+
+    async def _follow(self, address: Address) -> None:
+        """Take over what the alias names now and then; requests that have begun keep the model they began with."""
+        while True:
+            await asyncio.sleep(self.config.model_check_s)
+            try:
+                if await asyncio.to_thread(address.digest) == self.predictor.digest:
+                    continue
+                newer = await asyncio.to_thread(self._loaded)
+            except EnzymeStabilityError as error:
+                _log.warning("the model goes on as it is: %s", error)
+                self.telemetry.model_failures.inc()
+                continue
+            _log.info("model %s (%s) takes over from %s", newer.name, newer.digest[:12], self.predictor.digest[:12])
+            self._predictor = newer
+            self.telemetry.set_model(newer.name, newer.digest, __version__)
 
     async def _open(self, database: Database, tried: asyncio.Event) -> None:
         """Bring the database up to date, however long it takes until it can be reached."""
@@ -134,14 +173,15 @@ class Service:
         self._runner.start()
         if self.config.watch_minutes:
             pause_s = 60 * self.config.watch_minutes
-            self._watch = Watch(database, self._jobs, self.predictor, self.telemetry, pause_s)
+            self._watch = Watch(database, self._jobs, lambda: self.predictor, self.telemetry, pause_s)
             self._watch.start()
         tried.set()
 
     async def stop(self) -> None:
         """Finish what is under way and let go of everything."""
-        if self._opening is not None:
-            self._opening.cancel()
+        for task in (self._opening, self._following):
+            if task is not None:
+                task.cancel()
         for thread in (self._runner, self._watch):
             if thread is not None:
                 await asyncio.to_thread(thread.close, 5.0)
@@ -192,25 +232,33 @@ class Service:
 
     # Work
 
-    async def predict(self, records: Sequence[Record], coverage: float) -> list[Prediction]:
+    async def predict(
+        self, records: Sequence[Record], coverage: float, predictor: Predictor | None = None
+    ) -> list[Prediction]:
         """Rows of some records, in order, in common with what others ask for; they are logged.
+
+        Args:
+            records: What is asked.
+            coverage: Share of proteins whose Tm the interval should hold.
+            predictor: The one that answers all of them; None takes the current one.
 
         Raises:
             OverloadedError: Too much waits already.
         """
         began = time.perf_counter()
+        predictor = predictor or self.predictor
         asked = self._usable(records)
         with self.tracer.span("predict", records=len(asked), residues=sum(len(r.sequence) for r in asked)):
             turns = [time.time_ns()]
-            rows = await self._batcher.predict(asked, coverage, lambda: turns.append(time.time_ns()))
+            rows = await self._batcher.predict(asked, _How(predictor, coverage), lambda: turns.append(time.time_ns()))
             self.tracer.interval("queue", turns[0], turns[-1])
         self.telemetry.count_predictions(rows)
         if self._log is not None:
             self._log.add(
                 records,
                 rows,
-                model=self.predictor.name,
-                model_hash=self.predictor.digest,
+                model=predictor.name,
+                model_hash=predictor.digest,
                 coverage=coverage,
                 latency_s=time.perf_counter() - began,
             )
@@ -238,8 +286,8 @@ class Service:
         problem = f"the sequence has more than the {longest:,} residues that this service takes"
         return [r if len(r.sequence) <= longest else Record(r.id, "", problem=problem) for r in records]
 
-    def _predict(self, records: list[Record], coverage: float) -> list[Prediction]:
-        return list(self.predictor.predict_records(records, coverage=coverage))
+    def _predict(self, records: list[Record], how: _How) -> list[Prediction]:
+        return list(how.predictor.predict_records(records, coverage=how.coverage))
 
     def _predict_part(
         self, loop: asyncio.AbstractEventLoop

@@ -53,6 +53,7 @@ class Telemetry:
     Attributes:
         errors: Counter of errors that were answered, by ``kind``.
         rejected: Counter of requests that were not let in, by ``reason``.
+        model_failures: Counter of attempts to take over a newly promoted model that failed.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -96,6 +97,7 @@ class Telemetry:
         self._seconds = histogram("request_seconds", "Seconds to the last byte.", ["route"], buckets=REQUEST_SECONDS)
         self.errors = counter("errors", "Errors answered.", ["kind"])
         self.rejected = counter("rejected", "Requests that were not let in.", ["reason"])
+        self.model_failures = counter("model_failures", "Models newly promoted that could not be taken over.")
 
         self._queue_residues = summed("queue_residues", "Residues that wait to be predicted.")
         self._queue_requests = summed("queue_requests", "Requests that wait to be predicted.")

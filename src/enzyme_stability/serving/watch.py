@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from enzyme_stability.errors import EnzymeStabilityError
 from enzyme_stability.monitoring.database import Database
@@ -30,13 +31,18 @@ class Watch:
     Args:
         database: Up to date.
         jobs: Of the same database.
-        predictor: The model that is served.
+        predictor: Tells the model that is served now.
         telemetry: Where the gauges are.
         pause_s: Seconds between two looks.
     """
 
     def __init__(
-        self, database: Database, jobs: JobStore, predictor: Predictor, telemetry: Telemetry, pause_s: float
+        self,
+        database: Database,
+        jobs: JobStore,
+        predictor: Callable[[], Predictor],
+        telemetry: Telemetry,
+        pause_s: float,
     ) -> None:
         self._database, self._jobs, self._predictor, self._telemetry = database, jobs, predictor, telemetry
         self._pause_s = pause_s
@@ -73,7 +79,7 @@ class Watch:
         from enzyme_stability.monitoring.performance import gauges
 
         since = dt.datetime.now(dt.UTC) - dt.timedelta(days=FEEDBACK_DAYS)
-        found = gauges(self._database, since=since, model_hash=self._predictor.digest)
+        found = gauges(self._database, since=since, model_hash=self._predictor().digest)
         self._telemetry.set_feedback(
             rows=int(found["rows"]),
             mae_celsius=found.get("mae_celsius"),
@@ -88,5 +94,6 @@ class Watch:
         from enzyme_stability.monitoring.history import logged
 
         since = dt.datetime.now(dt.UTC) - dt.timedelta(hours=DRIFT_HOURS)
-        rows = logged(self._database, since, model_hash=self._predictor.digest, most=_MOST_ROWS)
-        self._telemetry.set_drift(stability_indices(self._predictor.reference, rows), time.time())
+        predictor = self._predictor()
+        rows = logged(self._database, since, model_hash=predictor.digest, most=_MOST_ROWS)
+        self._telemetry.set_drift(stability_indices(predictor.reference, rows), time.time())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enzyme_stability.command_line import command_line
 from enzyme_stability.config import Tracking
 from enzyme_stability.tracking.backend import Scalar, Status, remember_run, remembered_run
 from enzyme_stability.tracking.credentials import wandb_key
@@ -119,4 +119,4 @@ class WandbRun:
             self._report(f"Weights & Biases did not take all data in time; upload the rest with: {self._upload()}")
 
     def _upload(self) -> str:
-        return f"wandb sync {shlex.quote(str(self._run.settings.sync_dir))}"
+        return command_line(["wandb", "sync", str(self._run.settings.sync_dir)])

@@ -12,6 +12,8 @@ from made_up_proteins import FOUNDERS, protein, relative
 from enzyme_stability.data.homology import cluster, search
 from enzyme_stability.errors import DataError, SequenceError
 
+pytestmark = pytest.mark.usefixtures("mmseqs")
+
 FAMILIES = [member for founder in FOUNDERS for member in (founder, relative(founder, 0.7), relative(founder, 0.6))]
 
 

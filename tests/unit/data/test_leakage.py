@@ -10,6 +10,8 @@ from made_up_proteins import FOUNDERS, protein, relative
 from enzyme_stability.data.leakage import LeakageReport, leakage
 from enzyme_stability.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("mmseqs")
+
 REPEATS = "QPQQ" * 40
 TEST = [
     FOUNDERS[0],  # in the training table as it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from enzyme_stability.data import mmseqs
 from enzyme_stability.data.mmseqs import find_mmseqs, link_database, run_mmseqs
 from enzyme_stability.errors import DataError, MissingDependencyError
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs of POSIX")
 
 FASTA = ">first\nMKVLAAGIVGLCAKAY\n>second\nMKVLSAGIVGLCAKAY\n"
 

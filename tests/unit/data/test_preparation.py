@@ -26,6 +26,8 @@ from enzyme_stability.data.preparation import (
 from enzyme_stability.data.tables import Columns, RawTable, load_yaml
 from enzyme_stability.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("mmseqs")
+
 DATA = Path(os.environ.get("ENZYME_STABILITY_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no raw tables at {DATA}; set ENZYME_STABILITY_DATA")
 

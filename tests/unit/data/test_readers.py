@@ -622,7 +622,7 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path, form, opened)
         tracemalloc.stop()
         return most
 
-    assert peak(100_000) < peak(5_000) + 50_000
+    assert peak(100_000) < peak(50_000) + 50_000  # either is more than a buffer of gzip
 
 
 def test_memory_does_not_grow_with_the_rows_of_parquet(tmp_path):

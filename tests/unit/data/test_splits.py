@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enzyme_stability.data import splits
-from enzyme_stability.data.splits import add_split, folds_by_cluster, split_by_cluster
+from enzyme_stability.data.splits import DEFAULT_SHARES, add_split, folds_by_cluster, shares_with_test, split_by_cluster
 from enzyme_stability.errors import DataError
 
 SHARES = {"train": 0.7, "calibration": 0.15, "test": 0.15}
@@ -52,6 +52,15 @@ def test_a_part_that_would_be_empty_is_an_error() -> None:
         split_by_cluster([0, 0, 0, 1], SHARES)
     with pytest.raises(DataError, match="empty: fold 2"):
         folds_by_cluster([0, 1], 3)
+
+
+@pytest.mark.parametrize(("share", "parts"), [(0, {"train", "calibration"}), (0.3, set(DEFAULT_SHARES))])
+def test_a_share_to_test_on_is_taken_from_what_is_trained_on(share: float, parts: set[str]) -> None:
+    shares = shares_with_test(share)
+    found = split_by_cluster(np.arange(1000), shares)
+    assert set(found) == parts
+    assert (found == "test").sum() == pytest.approx(1000 * share, abs=1)
+    assert (found == "calibration").sum() == pytest.approx(1000 * DEFAULT_SHARES["calibration"], abs=1)
 
 
 def test_shares_must_add_up() -> None:

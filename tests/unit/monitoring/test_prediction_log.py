@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -174,6 +175,7 @@ def writer(url: str, requests: int, name: str = "a") -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_killed_process_leaves_all_that_it_had_written(database: Database, database_url: str) -> None:
     process = writer(database_url, 10**6)
     assert process.stdout is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import sqlite3
 import statistics
 import tempfile
@@ -73,6 +72,7 @@ def test_rows_wait_until_the_tables_are_made(database_url: str, start: Start) ->
     database.close()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_rows_wait_while_the_file_is_write_protected(start: Start) -> None:
     def broken() -> Iterator[None]:
         path.chmod(0o444)
@@ -94,6 +94,8 @@ def test_rows_wait_while_the_file_is_write_protected(start: Start) -> None:
 def ordinary_user() -> Iterator[None]:
     """Whom the rights of files mean something to, which they do not to root."""
     if root := os.geteuid() == 0:
+        import pwd
+
         os.seteuid(pwd.getpwnam("nobody").pw_uid)
     try:
         yield

@@ -556,6 +556,7 @@ class TestTrouble:
 
         assert store.status(job).state == "queued"
 
+    @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
     def test_a_killed_process_loses_and_doubles_nothing(
         self, store: JobStore, url: str, run: Callable[..., JobRunner], tmp_path: Path
     ) -> None:

@@ -23,6 +23,8 @@ from enzyme_stability.variants.scan import SIGN
 from enzyme_stability.variants.training import find_relatives, read_examples
 from tiny_models import esm_config, save_tokeniser, stir
 
+pytestmark = pytest.mark.usefixtures("mmseqs")
+
 NATURE = Nature(31)
 
 

@@ -20,6 +20,8 @@ from enzyme_stability.variants.leakage import (
     without_relatives,
 )
 
+pytestmark = pytest.mark.usefixtures("mmseqs")
+
 RANDOM = np.random.default_rng(5)
 
 

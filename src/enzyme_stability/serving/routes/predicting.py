@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from enzyme_stability import __version__
 from enzyme_stability.prediction import COLUMNS, Prediction
+from enzyme_stability.predictor import Predictor
 from enzyme_stability.sequence import Record
 from enzyme_stability.serving import schemas
 from enzyme_stability.serving.documentation import FAILURES, FILE_BODY, body_of
 from enzyme_stability.serving.requests import answered, authorised, given, service_of, uploaded, while_awaited
-from enzyme_stability.serving.service import Service
 from enzyme_stability.serving.uploads import embeddings_of, stream_records
 
 router = APIRouter(dependencies=[Depends(authorised)], responses=FAILURES)
@@ -31,9 +31,10 @@ Column = Annotated[str | None, Query(max_length=200)]
 @router.post("/predict", include_in_schema=False)
 async def predict_values(request: Request) -> list[float | None]:
     """Melting temperatures alone, in degC: null where a sequence cannot be predicted."""
-    asked = await given(request, schemas.OldRequest, service_of(request).config.most_records)
+    service = service_of(request)
+    asked = await given(request, schemas.OldRequest, service.config.most_records)
     records = [Record(f"record_{k}", sequence) for k, sequence in enumerate(asked.data, 1)]
-    rows = await _predicted(request, records, 0.9)
+    rows = await _predicted(request, records, 0.9, service.predictor)
     return [row.tm_celsius for row in rows]
 
 
@@ -45,9 +46,11 @@ async def predict_values(request: Request) -> list[float | None]:
 )
 async def predict(request: Request) -> Response:
     """Melting temperatures with intervals. A bad sequence is a row with status ``error``; the others are answered."""
-    asked = await given(request, schemas.PredictRequest, service_of(request).config.most_records)
-    rows = await _predicted(request, records_given(asked), asked.coverage)
-    return await predictions(service_of(request), rows, asked.coverage)
+    service = service_of(request)
+    asked = await given(request, schemas.PredictRequest, service.config.most_records)
+    predictor = service.predictor
+    rows = await _predicted(request, records_given(asked), asked.coverage, predictor)
+    return await predictions(predictor, rows, asked.coverage)
 
 
 @router.post(
@@ -69,8 +72,9 @@ async def predict_file(
     columns = (column, id_column, growth_temperature_column)
     sent = await records_sent(request, service.config.most_records, growth_temperature, *columns)
     records = await asyncio.to_thread(list, sent)
-    rows = await _predicted(request, records, coverage)
-    return await predictions(service, rows, coverage)
+    predictor = service.predictor
+    rows = await _predicted(request, records, coverage, predictor)
+    return await predictions(predictor, rows, coverage)
 
 
 @router.post(
@@ -87,15 +91,16 @@ async def predict_embeddings(request: Request, coverage: Coverage = 0.9) -> Resp
     table = await asyncio.to_thread(
         embeddings_of, file, largest_unpacked=config.largest_unpacked, most_records=config.most_records
     )
+    predictor = service.predictor
     rows = await asyncio.to_thread(
-        service.predictor.predict_embeddings,
+        predictor.predict_embeddings,
         table.ids,
         table.vectors,
         made_by=table.metadata,
         coverage=coverage,
     )
     service.telemetry.count_predictions(rows)
-    return await predictions(service, rows, coverage)
+    return await predictions(predictor, rows, coverage)
 
 
 @router.post(
@@ -159,16 +164,17 @@ async def records_sent(
     return (replace(r, growth_temperature=growth_temperature) if r.growth_temperature is None else r for r in read)
 
 
-async def _predicted(request: Request, records: Sequence[Record], coverage: float) -> list[Prediction]:
+async def _predicted(
+    request: Request, records: Sequence[Record], coverage: float, predictor: Predictor
+) -> list[Prediction]:
     service = service_of(request)
     request.state.records, request.state.residues = len(records), sum(len(record.sequence) for record in records)
     async with asyncio.timeout(service.config.request_timeout_s):
-        return await while_awaited(request, service.predict(records, coverage))
+        return await while_awaited(request, service.predict(records, coverage, predictor))
 
 
-async def predictions(service: Service, rows: Sequence[Prediction], coverage: float) -> Response:
+async def predictions(predictor: Predictor, rows: Sequence[Prediction], coverage: float) -> Response:
     """The answer with these rows."""
-    predictor = service.predictor
     content: dict[str, Any] = {
         "model": {"name": predictor.name, "sha256": predictor.digest, "version": __version__},
         "coverage": coverage,

@@ -1,0 +1,1 @@
+"""Predictors in TorchServe: ``archive`` packs one, ``handler`` answers with it inside the server."""
