@@ -140,6 +140,7 @@ def test_the_commands_from_a_predictor_to_production_and_back(tmp_path: Path, me
         done = CliRunner().invoke(cli.app, [*words, *shelf])
         return done.exit_code, done.output
 
+    assert "holds no predictor" in run("registry", "list")[1]
     assert run("registry", "add", "builtin", "--name", "mine", "--note", "the first")[0] == 0
     assert run("registry", "add", "tm50", "--name", "mine")[0] == 0
     assert run("registry", "benchmark", "mine", str(table), "--set", "most_times_slower=10")[0] == 0

@@ -49,8 +49,11 @@ def list_(
     from enzyme_stability.registry import Registry
 
     shelf = Registry(where)
+    names = shelf.names() if name is None else [name]
+    if not any(map(shelf.versions, names)):
+        say(f"{where} holds no predictor{'' if name is None else f' called {name}'}")
     print("name\tversion\tsha256\tadded_at\taliases\tnote")
-    for one in shelf.names() if name is None else [name]:
+    for one in names:
         aliases = shelf.aliases(one)
         for version in shelf.versions(one):
             named = ",".join(alias for alias, of in aliases.items() if of.version == version.number)
