@@ -49,6 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, made_up_proteins: pd.Data
     return path
 
 
+@pytest.mark.slow
 def test_recipe_compares_every_variant_with_the_shipped_one(prepared: Path, tmp_path: Path) -> None:
     shown = run("recipe.py", prepared, "--smoke", "--bootstrap", "20", "--results", tmp_path).stdout
     rows = figures(tmp_path, "recipe_tm50")["rows"]
@@ -71,6 +72,7 @@ def test_recipe_runs_only_the_variants_asked_for(prepared: Path, tmp_path: Path)
     assert groups == {"baselines", "shipped"}
 
 
+@pytest.mark.slow
 def test_auxiliary_targets_are_compared_with_the_recipe(data_root: Path, prepared: Path, tmp_path: Path) -> None:
     run("auxiliary_targets.py", prepared, "--data", data_root, "--smoke", "--bootstrap", "20", "--results", tmp_path)
     content = figures(tmp_path, "auxiliary_targets")
@@ -81,6 +83,7 @@ def test_auxiliary_targets_are_compared_with_the_recipe(data_root: Path, prepare
     assert all(row["minus_none"]["all"]["mae"].keys() == FIGURE for row in others)
 
 
+@pytest.mark.slow
 def test_purified_enzymes_measures_the_shift_and_judges_the_remedies(
     data_root: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +101,7 @@ def test_purified_enzymes_measures_the_shift_and_judges_the_remedies(
     assert remedies["train_folds"][remedies["chosen_on_train"]]["kind"] != "baseline"
 
 
+@pytest.mark.slow
 def test_recalibration_is_judged_on_other_proteins_with_controls(data_root: Path, tmp_path: Path) -> None:
     shown = run("recalibration.py", "--data", data_root, "--draws", "2", "--smoke", "--results", tmp_path).stdout
     content = figures(tmp_path, "recalibration")
@@ -116,6 +120,7 @@ def test_recalibration_is_judged_on_other_proteins_with_controls(data_root: Path
         assert abs(shifted["mean"]["bias"]["after"]) < abs(shifted["mean"]["bias"]["before"])
 
 
+@pytest.mark.slow
 def test_drift_alarms_where_something_changed_and_seldom_where_nothing_did(data_root: Path, tmp_path: Path) -> None:
     shown = run("drift.py", "--data", data_root, "--smoke", "--results", tmp_path).stdout
     content = figures(tmp_path, "drift")
@@ -134,6 +139,7 @@ def test_drift_alarms_where_something_changed_and_seldom_where_nothing_did(data_
     assert alarms["hyperthermophilic bacteria", "own log"] == 1
 
 
+@pytest.mark.slow
 def test_speed_prints_every_figure_beside_its_comparison(data_root: Path, tmp_path: Path) -> None:
     shown = run("speed.py", "--data", data_root, "--smoke", "--results", tmp_path).stdout
     content = figures(tmp_path, "speed")
@@ -147,6 +153,7 @@ def test_speed_prints_every_figure_beside_its_comparison(data_root: Path, tmp_pa
     assert "targets < 1 s, scan < 2 s" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_service_load_answers_everything_and_sets_it_beside_the_naive_endpoint(data_root: Path, tmp_path: Path) -> None:
     run("service_load.py", "--data", data_root, "--smoke", "--results", tmp_path)
@@ -167,6 +174,7 @@ def test_absent_data_is_one_sentence_that_says_what_to_do(script: str, tmp_path:
     assert "--data or ENZYME_STABILITY_DATA" in said
 
 
+@pytest.mark.slow
 def test_head_training_compares_the_loops_at_the_loss_they_reach(tmp_path: Path) -> None:
     shown = run("head_training.py", "--smoke", "--results", tmp_path).stdout
     rows = figures(tmp_path, "head_training")["rows"]

@@ -198,4 +198,5 @@ def test_training_a_network_is_traced(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     assert run(monkeypatch, "train", *settings, "--profile", tmp_path / "profile") == 0
     assert summary(tmp_path / "profile")["traced_batches"]["training"] >= 1
-    assert "Backward" in (tmp_path / "profile" / "training_operators.txt").read_text()
+    assert "Backward" in (tmp_path / "profile" / "training_trace.json").read_text()
+    assert "Self CPU time total" in (tmp_path / "profile" / "training_operators.txt").read_text()

@@ -48,6 +48,7 @@ _LETTERS = np.array([*AMINO_ACIDS, "X", "X"])
 _MOST_CHARACTERS = 500_000_000  # of a file; reading it takes twice as many bytes
 _MOST_PAIRS = 150_000_000  # of residues that are compared to align two proteins; each takes two bytes
 _HEAD_BYTES = 4096
+_SMALL_BYTES = 10**6  # of a database: up to that, comparing every protein takes less time than looking for shared seeds
 
 
 def _code_of_each_character() -> Codes:
@@ -189,7 +190,8 @@ def search_relatives_of(
         max_relatives: Most relatives of one protein; those found first have the lowest E-values.
         iterations: Rounds of the search; from the second on, with the profile of what was found before.
         sensitivity: With None, every protein of the database is compared, which finds the most, and is also the
-            quickest for up to some fifty proteins. With 1 (quick) to 7.5 (thorough), only those that share seeds.
+            quickest for up to some fifty proteins. With 1 (quick) to 7.5 (thorough), only those that share
+            seeds, unless there are so few that comparing all is the quicker way.
 
     Returns:
         One alignment a sequence, in order; where nothing is found it holds the wild type alone.
@@ -211,18 +213,19 @@ def search_relatives_of(
     if not chains:
         return []
     distinct = list(dict.fromkeys(chains))
-    settings = {
+    settings: dict[str, object] = {
         "--format-output": "query,qstart,qaln,taln",
         "--num-iterations": iterations,
         "--max-seqs": max_relatives,
         "--dbtype": 1,  # else a protein of A, C, G and T alone is taken for DNA
-        **({"--prefilter-mode": 1} if sensitivity is None else {"-s": sensitivity}),
     }
     try:
         with tempfile.TemporaryDirectory(prefix="enzyme-stability-") as name:
             queries, hits, scratch = (Path(name, part) for part in ("queries.fasta", "hits.tsv", "tmp"))
             targets = link_database(Path(database), Path(name))
             write_numbered(queries, distinct)
+            compare_all = sensitivity is None or targets.stat().st_size < _SMALL_BYTES
+            settings |= {"--prefilter-mode": 1} if compare_all else {"-s": sensitivity}
             run_mmseqs("easy-search", [queries, targets, hits, scratch], settings, threads)
             found = dict(zip(distinct, _assemble(distinct, hits, max_relatives), strict=True))
     except OSError as error:
