@@ -10,7 +10,7 @@ demo: $(VENV)/.base
 	$(BIN)/enzyme-stability predict examples/enzymes.fasta
 
 # Whole files run side by side, one a core; each on one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
 	$(PYTEST)

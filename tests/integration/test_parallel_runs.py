@@ -62,17 +62,6 @@ def test_two_processes_train_the_predictor_of_one(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_processes_started_by_torchrun_train_the_predictor_of_one(
-    table: Path, tmp_path: Path, alone: Predictor, made_up_proteins: pd.DataFrame
-) -> None:
-    folder = tmp_path / "run"
-    running = start("train", *overrides("mlp", table, folder, *SETTINGS, "trainer.devices=2"), before=TORCHRUN)
-    code, err = finish(running)
-    assert code == 0, err
-    assert_as_alone(folder, alone, made_up_proteins)
-    assert err.count("wrote ") == 1
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_killed_run_of_two_processes_is_taken_up_by_one(
     table: Path, tmp_path: Path, alone: Predictor, made_up_proteins: pd.DataFrame
@@ -88,7 +77,7 @@ def test_a_killed_run_of_two_processes_is_taken_up_by_one(
     )
 
 
-def test_processes_that_fine_tune_a_language_model_wait_for_its_adapter(
+def test_processes_of_torchrun_that_fine_tune_a_language_model_wait_for_its_adapter(
     tmp_path: Path, made_up_proteins: pd.DataFrame
 ) -> None:
     made_up_proteins[:210].to_csv(tmp_path / "table.csv", index=False)

@@ -106,7 +106,7 @@ def stop_during_a_trial(running: subprocess.Popen[str], storage: str) -> None:
 
 def test_a_good_learning_rate_is_told_from_a_bad_one_and_its_settings_train(plan: Plan) -> None:
     said: list[str] = []
-    search = plan([*MLP, "trainer.max_epochs=12", "split.folds=0", "output=best"], {"head.learning_rate": RATE})
+    search = plan([*MLP, "trainer.max_epochs=12", "output=best"], {"head.learning_rate": RATE})
     tuned = tune(search, trials=4, report=said.append)
     trials = trials_of(tuned)
     assert (tuned.folder, len(trials), tuned.trials) == (Path("best-tune"), 4, 4)
